@@ -1,0 +1,151 @@
+"""The ClientApp: routes each message to the client it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from config import PROJECT_ROOT, RunConfig, Scalar, parse
+from strategies.protocol import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    ClientInfo,
+    Instruction,
+    RunError,
+    check_source,
+    from_arrays,
+    to_arrays,
+)
+
+if TYPE_CHECKING:  # torch is imported with the first message, not with this module
+    from client.learner import Learner
+
+Tensors = dict[str, np.ndarray]
+
+# A local SuperLink keeps the folder it was started in, and Ray puts it before this app on the path of its workers. If that
+# folder has a ``client`` of its own (another checkout), step out of it before Ray starts.
+if Path.cwd() != PROJECT_ROOT and (Path.cwd() / "client" / "app.py").exists():
+    os.chdir(PROJECT_ROOT)
+
+app = ClientApp()
+
+
+@app.query("describe")
+def describe(message: Message, context: Context) -> Message:
+    """Answer which of the wanted clients this node hosts, and how much data each has."""
+    question = message.content.config_records[CONFIG]
+    check_source(str(question["source_hash"]))
+    config = _config(tuple(sorted(context.run_config.items())))
+    from client.device import choose_device
+    from client.learner import cached_client
+
+    device = choose_device(config.train, config.federation)
+    hosted = [partition for partition in question["partition_ids"] if hosts(context, int(partition))]  # type: ignore[union-attr]
+    lines = []
+    for partition in hosted:
+        data = cached_client(_own_data(config, context).data, int(partition), 0.0)
+        group = data.subgroup
+        sizes = (len(data.train.labels), len(data.val.labels), len(data.test.labels))
+        info = ClientInfo(group.partition_id, group.modality, group.group, group.domain_index, group.classes, *sizes)
+        lines.append(info.to_json())
+    return Message(RecordDict({CONFIG: ConfigRecord({"clients": lines, "device": str(device)})}), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train one client and answer with its shared tensors, in the dtype of the wire."""
+    from client import learner as work
+
+    config, instruction, shared = _read(message, context)
+    learner = _learner(config, context, instruction, shared, instruction.round)
+    metrics = work.train(learner, shared)
+    return _reply(message, metrics, {k: v.astype(config.strategy.wire_dtype) for k, v in learner.shared().items()})
+
+
+@app.train("joint")
+def train_joint(message: Message, context: Context) -> Message:
+    """Train one trunk on the data of several clients; only where this node holds them all."""
+    from client.joint import share_backbone, train_jointly
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    if "data-dir" in context.node_config:
+        raise RunError("joint training needs the data of all clients on one node: this node has its own data-dir")
+    told = [dataclasses.replace(instruction, partition_id=int(part)) for part in instruction.partition_ids.split(",")]
+    learners = [_learner(config, context, one, {}, one.round, private=True) for one in told]
+    share_backbone(learners)
+    folders = {one.partition_id: state_folder(config, context, one) for one in told}
+    return _reply(message, train_jointly(config, learners, folders.__getitem__), {})
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate one client's model, with the shared tensors if some came."""
+    from client import learner as work
+
+    config, instruction, shared = _read(message, context)
+    learner = _learner(config, context, instruction, shared, instruction.round + 1)
+    return _reply(message, work.evaluate(learner), {})
+
+
+def hosts(context: Context, partition_id: int) -> bool:
+    """Say whether this node plays a client.
+
+    A node with ``partition-id`` p and ``num-partitions`` n plays the clients p, p + n, p + 2n, …, so that a simulation with
+    fewer nodes than clients still has them all. A node without ``num-partitions`` plays client p alone.
+
+    Raises:
+        RunError: the node has no ``partition-id``.
+    """
+    own, count = context.node_config.get("partition-id"), context.node_config.get("num-partitions", 0)
+    if not isinstance(own, int) or not isinstance(count, int):
+        raise RunError(f"this SuperNode's node config is {dict(context.node_config)}; expected --node-config 'partition-id=0'")
+    return partition_id % count == own if count else partition_id == own
+
+
+def _read(message: Message, context: Context) -> tuple[RunConfig, Instruction, Tensors]:
+    instruction = Instruction.from_record(message.content.config_records[CONFIG])
+    check_source(instruction.source_hash)
+    if not hosts(context, instruction.partition_id):
+        raise RunError(f"the server asks this node for client {instruction.partition_id}, which it does not host")
+    config = _own_data(_config(tuple(sorted(context.run_config.items()))), context)
+    arrays = message.content.array_records.get(ARRAYS, ArrayRecord())
+    return config, instruction, from_arrays(arrays)
+
+
+@lru_cache(maxsize=8)
+def _config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
+    return parse(dict(items))
+
+
+def _own_data(config: RunConfig, context: Context) -> RunConfig:
+    """Let ``--node-config 'data-dir="/path"'`` win over the run config: each lab machine has its data somewhere else."""
+    own = context.node_config.get("data-dir")
+    if not own:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"data_dir": str(own)})})
+
+
+def _learner(
+    config: RunConfig, context: Context, instruction: Instruction, shared: Tensors, for_round: int, private: bool = False
+) -> Learner:
+    from client.learner import make_learner
+    from client.state import state_folder
+
+    folder = state_folder(config, context, instruction)
+    return make_learner(config, instruction, folder, shared, for_round, private)
+
+
+def _reply(message: Message, metrics: dict[str, float], tensors: Tensors) -> Message:
+    content = RecordDict({METRICS: MetricRecord({**metrics})})
+    if tensors:
+        content[ARRAYS] = to_arrays(tensors)
+    return Message(content, reply_to=message)

@@ -1,0 +1,83 @@
+"""Joint training: one trunk on the data of several clients, each with its own adapter and head. A reference, not federated."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from client import training
+from client.learner import Learner, make_recipe
+from client.seeding import seed_for
+from client.state import save_state
+from config import RunConfig
+from models.arrays import get_arrays
+from models.groups import named_tensors
+
+
+def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callable[[int], Path]) -> dict[str, float]:
+    """Train the rounds of the instruction and save every client's state after the last.
+
+    An epoch visits every batch of every client once, in one shuffled order, so the trunk takes as many steps as all clients
+    together and each adapter and head as many as alone.
+
+    Args:
+        config: settings of the run.
+        learners: all clients, whose models share one backbone module.
+        folder_of: where the state of a partition id goes.
+
+    Returns:
+        Metrics of the last round, over all clients.
+    """
+    told, settings = learners[0].instruction, config.train
+    start = time.monotonic()
+    ids = [learner.data.subgroup.partition_id for learner in learners]
+    recipes = [make_recipe(config, learner.data, learner.device) for learner in learners]
+    union = nn.ModuleList([learner.model for learner in learners])
+    optimizer = training.make_optimizer(union, settings)
+    per_round = told.epochs * sum(training.steps_per_epoch(learner.data.train, settings) for learner in learners)
+    losses: list[float] = []
+    for server_round in range(told.round, told.round + told.rounds):
+        if settings.restart_optimizer:
+            optimizer = training.make_optimizer(union, settings)
+        torch.manual_seed(seed_for(config.run.seed, -1, server_round, "dropout"))
+        generators = [
+            torch.Generator().manual_seed(seed_for(config.run.seed, partition, server_round, "batches")) for partition in ids
+        ]
+        shuffle = random.Random(seed_for(config.run.seed, -1, server_round, "batches"))  # noqa: S311
+        step, losses = (server_round - 1) * per_round, []
+        union.train()
+        for _ in range(told.epochs):
+            queue: list[tuple[int, Tensor, Tensor]] = [
+                (index, inputs, labels)
+                for index, learner in enumerate(learners)
+                for inputs, labels in training.batches(learner.data.train, settings, generators[index])
+            ]
+            shuffle.shuffle(queue)
+            for index, inputs, labels in queue:
+                learner, recipe = learners[index], recipes[index]
+                changed = training.augmented(inputs, recipe, generators[index]).to(learner.device)
+                training.set_learning_rate(optimizer, settings, step, told.total_rounds * per_round)
+                losses.append(training.training_step(learner.model, optimizer, changed, labels.to(learner.device), recipe, {}))
+                step += 1
+    last_round = told.round + told.rounds - 1
+    for partition, learner in zip(ids, learners, strict=True):
+        save_state(folder_of(partition), last_round, get_arrays(learner.model, named_tensors(learner.model)))
+    return {
+        "partition-id": told.partition_id,
+        "num-examples": sum(len(learner.data.train.labels) for learner in learners),
+        "loss": sum(losses) / len(losses),
+        "steps": len(losses) * told.rounds,
+        "seconds-training": time.monotonic() - start,
+    }
+
+
+def share_backbone(learners: list[Learner]) -> None:
+    """Make all models use the backbone module of the first."""
+    trunk = learners[0].model.get_submodule("backbone")
+    for learner in learners[1:]:
+        learner.model.backbone = trunk

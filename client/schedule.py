@@ -1,0 +1,36 @@
+"""Learning-rate schedules over the whole run, so that a round continues where the last one ended."""
+
+from __future__ import annotations
+
+import math
+
+from config import Train
+
+
+def learning_rate(train: Train, step: int, total_steps: int) -> float:
+    """Return the learning rate of a step.
+
+    ``cosine``: linear warm-up over ``warmup`` of the steps, then half a cosine to 0 (Loshchilov & Hutter, ICLR 2017, without
+    restarts). ``one-cycle``: half a cosine up over the first 30 %, from 1/25 of the peak, and half a cosine down to 1/10⁴ of
+    the start (Smith & Topin, 2018). ``constant``: warm-up, then the peak.
+
+    Args:
+        train: peak rate, schedule and warm-up.
+        step: steps done before this one, from 0.
+        total_steps: steps of the whole run, >= 1.
+    """
+    progress = min(1.0, (step + 1) / total_steps)
+    if train.schedule == "one-cycle":
+        start, end = 1 / 25, 1 / 25e4
+        if progress <= 0.3:
+            return train.learning_rate * _cosine(start, 1.0, progress / 0.3)
+        return train.learning_rate * _cosine(1.0, end, (progress - 0.3) / 0.7)
+    if progress < train.warmup:
+        return train.learning_rate * progress / train.warmup
+    if train.schedule == "constant":
+        return train.learning_rate
+    return train.learning_rate * _cosine(1.0, 0.0, (step / total_steps - train.warmup) / (1 - train.warmup))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, max(0.0, share)))) / 2

@@ -1,0 +1,122 @@
+"""Local training and evaluation of one model: plain PyTorch, nothing of Flower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client.schedule import learning_rate
+from config import Data, Train
+from data_partition.augment import drop_words, flip_and_shift
+from data_partition.client_data import Split
+from data_partition.metrics import balanced_accuracy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one client trains.
+
+    Attributes:
+        train: optimisation settings.
+        data: augmentation settings.
+        modality: ``image`` or ``text``.
+        weight: loss weight of each class, shape (classes,); None: equal.
+        proximal_mu: FedProx coefficient μ.
+    """
+
+    train: Train
+    data: Data
+    modality: str
+    weight: Tensor | None
+    proximal_mu: float = 0.0
+
+
+def make_optimizer(model: nn.Module, train: Train) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter, ICLR 2019); weight decay acts on matrices only, not on biases and norms."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+
+
+def steps_per_epoch(split: Split, train: Train) -> int:
+    """Return the number of batches of one epoch; the last one may be short."""
+    return -(-len(split.labels) // train.batch_size)
+
+
+def batches(split: Split, train: Train, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of shuffled (inputs, labels)."""
+    order = torch.randperm(len(split.labels), generator=generator)
+    for chosen in torch.split(order, train.batch_size):
+        yield split.inputs[chosen], split.labels[chosen]
+
+
+def augmented(inputs: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Return a randomly changed copy of a batch, or the batch itself without ``data.augment``."""
+    if not recipe.data.augment:
+        return inputs
+    if recipe.modality == "image":
+        return flip_and_shift(inputs, generator)
+    return drop_words(inputs, recipe.data.word_dropout, generator)
+
+
+def training_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    anchor: Mapping[str, Tensor],
+) -> float:
+    """Do one optimisation step and return its loss.
+
+    Args:
+        model: in training mode.
+        optimizer: over the model's parameters, with the step's learning rate set.
+        inputs: a batch, already augmented.
+        labels: shape (B,).
+        recipe: loss and clipping.
+        anchor: parameters that the FedProx term μ/2 Σ‖w − w_anchor‖² pulls towards (Li et al., MLSys 2020, Eq. 2).
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    loss: Tensor = F.cross_entropy(model(inputs), labels, weight=recipe.weight)
+    if recipe.proximal_mu > 0 and anchor:
+        parameters = dict(model.named_parameters())
+        distance = torch.stack([(parameters[name] - value).square().sum() for name, value in anchor.items()]).sum()
+        loss = loss + 0.5 * recipe.proximal_mu * distance
+    value = loss.item()
+    if value != value or value in (float("inf"), float("-inf")):
+        raise FloatingPointError(f"the training loss is {value}: lower train.learning-rate or set train.clip-norm")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if recipe.train.clip_norm > 0:
+        nn.utils.clip_grad_norm_((p for p in model.parameters() if p.grad is not None), recipe.train.clip_norm)
+    optimizer.step()
+    return value
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int, total_steps: int) -> None:
+    """Set the learning rate of the next step."""
+    rate = learning_rate(train, step, total_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, split: Split, num_classes: int, device: torch.device) -> dict[str, float]:
+    """Return loss, accuracy, balanced accuracy and the number of examples of a split."""
+    model.eval()
+    logits = torch.cat([model(inputs.to(device)).float().cpu() for inputs in torch.split(split.inputs, 256)])
+    predictions = logits.argmax(dim=1)
+    return {
+        "loss": F.cross_entropy(logits, split.labels).item(),
+        "accuracy": (predictions == split.labels).float().mean().item(),
+        "balanced-accuracy": balanced_accuracy(predictions, split.labels, num_classes),
+        "num-examples": len(split.labels),
+    }

@@ -1,0 +1,326 @@
+"""The typed run config: the only reader of run settings.
+
+A Flower run config is a flat mapping of dotted keys to scalars (``data.train-fraction = 0.25``). This module turns one into
+a frozen :class:`RunConfig`, and refuses a wrong key, type or value with the key, what was found, what is allowed and the
+nearest valid key. It imports nothing of the project, so that every other module may import it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Scalar = bool | int | float | str
+PROJECT_ROOT = Path(__file__).resolve().parent
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+
+DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3}
+
+
+class ConfigError(ValueError):
+    """A run config that cannot be used; the message lists every fault, one a line."""
+
+
+class Section(BaseModel):
+    """A frozen section of the run config whose keys are written in kebab case."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+
+class Run(Section):
+    """What is run, how often it is looked at, and where its folder is written."""
+
+    name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="folder name of the run; empty: made from the strategy")
+    seed: CountOrZero = Field(0, description="seed of initial weights, batches, dropout and client sampling")
+    rounds: Count = Field(20, description="federated rounds")
+    evaluate_every: CountOrZero = Field(5, description="rounds between looks at the validation split; 0: never")
+    output_dir: str = Field("", description="parent of run folders; empty: $BACKPACK_RUNS, else ~/backpack-runs")
+    resume: bool = Field(False, description="go on from the newest checkpoint of run.name")
+    min_replies: CountOrZero = Field(0, description="valid replies a round needs; 0: all that were asked")
+    reply_timeout: Positive = Field(3600.0, description="seconds to wait for the replies of one round")
+    node_timeout: Positive = Field(120.0, description="seconds to wait for the clients to connect")
+
+
+class Federation(Section):
+    """How many clients take part and what each may use. Flower takes this half apart from the run config."""
+
+    clients: CountOrZero = Field(0, description="simulated nodes; 0: one for each client of the data")
+    cpus_per_client: Count = Field(1, description="CPU cores of one simulated client")
+    gpus_per_client: Fraction = Field(0.0, description="GPU fraction of one client; its GPU memory is capped to it")
+
+
+class Data(Section):
+    """Which rows a client owns."""
+
+    dataset: Literal["emojipairs"] = "emojipairs"
+    data_dir: str = Field("", description="folder of the data files; empty: the files shipped with the project")
+    grouping: Literal["mixed", "theme", "siblings", "tri"] = "tri"
+    concepts: Literal["shared", "disjoint"] = Field(
+        "disjoint", description="whether clients of one class group own the same or different training concepts"
+    )
+    clients: str = Field("all", description="partition ids that take part, comma-separated, or all")
+    train_fraction: PositiveFraction = Field(0.25, description="share of the training concepts a client owns")
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.2, description="share of the non-test concepts kept for validation"
+    )
+    seed: CountOrZero = Field(0, description="seed of the concept split; apart from run.seed on purpose")
+    text_sources: str = Field(
+        "cldr-en,emojilib-en,emojimart-en", description="text sources used by the groupings mixed and theme"
+    )
+    max_tokens: Count = Field(24, description="tokens per text; longer texts are cut")
+    augment: bool = Field(True, description="flip and shift of images, word dropout of texts, in training only")
+    word_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+
+    @field_validator("clients")
+    @classmethod
+    def _clients_are_ids(cls, value: str) -> str:
+        if value != "all" and (not value or not all(part.strip().isdigit() for part in value.split(","))):
+            raise ValueError("expected 'all' or comma-separated partition ids such as '0,3,6'")
+        return value
+
+    @property
+    def num_domains(self) -> int:
+        """Clients that share one class group and modality."""
+        return DOMAINS_PER_GROUPING[self.grouping]
+
+    @model_validator(mode="after")
+    def _disjoint_concepts_suffice(self) -> Data:
+        if self.concepts == "disjoint" and self.train_fraction * self.num_domains > 1.0 + 1e-9:
+            raise ValueError(
+                f"data.train-fraction = {self.train_fraction} with data.concepts = 'disjoint' needs "
+                f"{self.train_fraction * self.num_domains:.2f} of the concepts, because grouping '{self.grouping}' has "
+                f"{self.num_domains} clients on each class group: use at most {1 / self.num_domains:.3f}, or "
+                "data.concepts = 'shared'"
+            )
+        return self
+
+
+class Model(Section):
+    """Linceiver IO; sizes are those of one client's model."""
+
+    name: Literal["linceiver-io"] = "linceiver-io"
+    dim: Count = Field(64, description="channels D of tokens and latents")
+    latents: Count = Field(8, description="latent vectors M")
+    layers: CountOrZero = Field(2, description="self-attention blocks L of the latent stack")
+    heads: Count = Field(4, description="heads of the latent stack")
+    cross_heads: Count = Field(4, description="heads of encoder and decoder cross-attention")
+    ff_mult: Count = Field(2, description="hidden width of a feed-forward block, in units of dim")
+    feed_forward: Literal["gelu", "geglu"] = "gelu"
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    low_rank: Literal["none", "basis"] = "basis"
+    rank: Count = Field(16, description="columns k of the low-rank projection of the tokens")
+    patch_size: Count = Field(4, description="side of an image patch in pixels")
+    fourier_bands: Count = Field(3, description="frequency bands of the Fourier position code, per axis")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Model:
+        for key, heads in (("heads", self.heads), ("cross-heads", self.cross_heads)):
+            if self.dim % heads:
+                raise ValueError(f"model.{key} = {heads} does not divide model.dim = {self.dim}")
+        return self
+
+
+class Train(Section):
+    """Local optimisation: AdamW with gradient clipping and a schedule over the whole run."""
+
+    epochs: Count = Field(2, description="local epochs per round")
+    batch_size: Count = 32
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.05
+    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.1, description="share of the steps of the run that warm up")
+    clip_norm: NotNegative = Field(1.0, description="largest gradient norm; 0: no clipping")
+    restart_optimizer: bool = Field(True, description="a fresh AdamW every round; false: its state stays with the client")
+    class_weights: bool = Field(True, description="weight the loss by inverse class frequency")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count = Field(1, description="torch threads of one client")
+
+
+class Strategy(Section):
+    """Who is asked what, and what is done with the answers."""
+
+    name: Literal["shared-fedavg", "full-fedavg", "local", "joint", "late-joiner"] = "shared-fedavg"
+    share: Literal["backbone", "attention", "backbone+adapter", "backbone+adapter+head"] = Field(
+        "backbone", description="parameter groups that may leave a client"
+    )
+    scope: Literal["all", "modality", "classes"] = Field(
+        "all", description="who is averaged with whom: all, each modality apart, or clients of one modality and class list"
+    )
+    weighting: Literal["uniform", "examples"] = Field("uniform", description="plain mean, or weighted by training examples")
+    fraction_train: PositiveFraction = Field(1.0, description="share of the clients sampled each round")
+    proximal_mu: NotNegative = Field(0.0, description="FedProx term; 0: none")
+    wire_dtype: Literal["float32", "float16"] = "float32"
+    control: bool = Field(True, description="also run the matched local control")
+    joiner_fold: Literal["domain", "client"] = Field("domain", description="late-joiner: what is left out at a time")
+    joiner_fraction: PositiveFraction = Field(0.1, description="late-joiner: data.train-fraction of the joiner")
+    joiner_epochs: Count = Field(5, description="late-joiner: local epochs of the joiner")
+
+    @model_validator(mode="after")
+    def _adapters_stay_inside_a_modality(self) -> Strategy:
+        if self.name != "shared-fedavg":
+            return self
+        if "head" in self.share and self.scope != "classes":
+            raise ValueError(
+                f"strategy.share = '{self.share}' averages heads, which clients with other classes cannot share: "
+                "set strategy.scope = 'classes'"
+            )
+        if "adapter" in self.share and self.scope == "all":
+            raise ValueError(
+                f"strategy.share = '{self.share}' averages adapters, which differ in shape between modalities: "
+                "set strategy.scope = 'modality' or 'classes'"
+            )
+        return self
+
+
+class RunConfig(Section):
+    """All settings of one run."""
+
+    run: Run = Run()
+    federation: Federation = Federation()
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    strategy: Strategy = Strategy()
+
+
+SECTIONS: dict[str, type[Section]] = {
+    name: info.annotation  # type: ignore[misc]
+    for name, info in RunConfig.model_fields.items()
+}
+
+
+def runs_root(config: RunConfig) -> Path:
+    """Return the parent of run folders: ``run.output-dir``, else ``$BACKPACK_RUNS``, else ``~/backpack-runs``."""
+    chosen = config.run.output_dir or os.environ.get("BACKPACK_RUNS", "") or "~/backpack-runs"
+    return Path(chosen).expanduser().resolve()
+
+
+def flatten(config: RunConfig) -> dict[str, Scalar]:
+    """Return the config as Flower's flat mapping of dotted kebab-case keys to scalars."""
+    return flatten_mapping(config.model_dump(by_alias=True))
+
+
+def flatten_mapping(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+    """Flatten nested tables to dotted keys; a list becomes a comma-separated string, as Flower has no lists."""
+    flat: dict[str, Scalar] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_mapping(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            flat[f"{prefix}{key}"] = ",".join(str(item) for item in value)
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def parse(flat: Mapping[str, Any]) -> RunConfig:
+    """Build the config from dotted keys; keys left out keep their defaults.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type or range. Every fault is listed.
+    """
+    known = list(flatten(RunConfig()))
+    faults = [_unknown_key(key, known) for key in flat if key not in known]
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        if key in known:
+            section, _, name = key.partition(".")
+            nested.setdefault(section, {})[name] = value
+    sections: dict[str, Section] = {}
+    for section, model in SECTIONS.items():
+        try:
+            sections[section] = model.model_validate(nested.get(section, {}))
+        except ValidationError as error:
+            faults += [_wrong_value(section, model, fault) for fault in error.errors()]
+    if faults:
+        raise ConfigError("the run config is not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    return RunConfig(**sections)  # type: ignore[arg-type]
+
+
+def read_toml(path: Path) -> dict[str, Scalar]:
+    """Read a simulation config (nested tables or dotted keys) as a flat mapping.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML.
+    """
+    try:
+        return flatten_mapping(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(f"no simulation config at {path}; the shipped ones are in {PROJECT_ROOT / 'simulations'}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from None
+
+
+def parse_override(text: str) -> tuple[str, Scalar]:
+    """Read one ``key=value`` of the command line; the value is TOML, and a bare word is a string.
+
+    >>> parse_override("run.rounds=3"), parse_override("data.grouping=tri")
+    (('run.rounds', 3), ('data.grouping', 'tri'))
+    """
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: expected key=value, for example run.rounds=3")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    if isinstance(value, list):
+        value = ",".join(str(item) for item in value)
+    return key.strip(), value
+
+
+def to_toml(flat: Mapping[str, Scalar]) -> str:
+    """Write dotted keys as TOML, one table a section, in the order of the config."""
+    lines: list[str] = []
+    section = ""
+    for key, value in flat.items():
+        table, _, name = key.partition(".")
+        if table != section:
+            section = table
+            lines += ["", f"[{table}]"] if lines else [f"[{table}]"]
+        lines.append(f"{name} = {_toml_scalar(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_scalar(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"{key}: unknown key; the nearest valid key is {near[0]}"
+
+
+def _wrong_value(section: str, model: type[Section], fault: Any) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    key = str(fault["loc"][0])
+    field = next(info for name, info in model.model_fields.items() if key in (name, name.replace("_", "-")))
+    choices = get_args(field.annotation) if getattr(field.annotation, "__origin__", None) is Literal else ()
+    expected = "one of " + ", ".join(map(str, choices)) if choices else str(fault["msg"]).removeprefix("Value error, ")
+    found = fault["input"]
+    return f"{section}.{key}: found {found!r} ({type(found).__name__}), expected {expected}"

@@ -1,0 +1,108 @@
+"""Attention and feed-forward blocks that the models are made of.
+
+Shapes: B batch, H heads, N queries, K keys, D channels, I inner width (heads x channels of a head), d channels of a head.
+All attention goes through ``scaled_dot_product_attention``, which picks the fastest kernel of the device.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FeedForwardKind = Literal["gelu", "geglu"]
+
+
+def split_heads(x_BNI: Tensor, heads: int) -> Tensor:
+    """(B,N,I) -> (B,H,N,d); head h owns channels h*d … (h+1)*d-1."""
+    B, N, I = x_BNI.shape  # noqa: E741
+    return x_BNI.view(B, N, heads, I // heads).transpose(1, 2)
+
+
+def merge_heads(x_BHNd: Tensor) -> Tensor:
+    """(B,H,N,d) -> (B,N,I); the inverse of :func:`split_heads`."""
+    return x_BHNd.transpose(1, 2).flatten(2)
+
+
+def cross_attend(q_NI: Tensor, kv_BK2I: Tensor, heads: int, mask_BK: Tensor | None = None) -> Tensor:
+    """Attention of queries that are the same for every sample.
+
+    Args:
+        q_NI: projected queries (N, I).
+        kv_BK2I: projected keys and values (B, K, 2I), keys first.
+        heads: heads H; divides I.
+        mask_BK: True where a key is real. A sample with no real key attends to all of them, so that it stays finite.
+
+    Returns:
+        Attended values (B, N, I).
+    """
+    B, K, width = kv_BK2I.shape
+    k_BHKd, v_BHKd = kv_BK2I.view(B, K, 2, heads, width // (2 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    q_BHNd = split_heads(q_NI.unsqueeze(0), heads).expand(B, -1, -1, -1)
+    mask = None
+    if mask_BK is not None:
+        mask = (mask_BK | ~mask_BK.any(dim=1, keepdim=True))[:, None, None, :]
+    return merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHKd, v_BHKd, attn_mask=mask))
+
+
+class FeedForward(nn.Module):
+    """Pre-norm feed-forward block with residual: x + W2 act(W1 LN(x)).
+
+    ``gelu``: W1 is D -> mult*D. ``geglu``: W1 is D -> 2*mult*D, and act(a, g) = a * gelu(g) (Shazeer 2020, arXiv 2002.05202).
+    """
+
+    def __init__(self, dim: int, mult: int, kind: FeedForwardKind = "gelu", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.gated = kind == "geglu"
+        self.norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, dim * mult * (2 if self.gated else 1))
+        self.down = nn.Linear(dim * mult, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B,N,D) -> (B,N,D)."""
+        hidden = self.up(self.norm(x_BND))
+        if self.gated:
+            value, gate = hidden.chunk(2, dim=-1)
+            hidden = value * F.gelu(gate)
+        else:
+            hidden = F.gelu(hidden)
+        change_BND: Tensor = self.dropout(self.down(hidden))
+        return x_BND + change_BND
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm multi-head self-attention with residual; q, k and v are one matrix, so that they are one product."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.out = nn.Linear(heads * dim_head, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B,N,D) -> (B,N,D)."""
+        B, N, _ = x_BND.shape
+        q_BHNd, k_BHNd, v_BHNd = self.qkv(self.norm(x_BND)).view(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        attended_BNI = merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd))
+        change_BND: Tensor = self.dropout(self.out(attended_BNI))
+        return x_BND + change_BND
+
+
+class LatentBlock(nn.Module):
+    """One block of the latent stack: self-attention, then feed-forward."""
+
+    def __init__(
+        self, dim: int, heads: int, dim_head: int, mult: int, kind: FeedForwardKind = "gelu", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attn = SelfAttention(dim, heads, dim_head, dropout)
+        self.ff = FeedForward(dim, mult, kind, dropout)
+
+    def forward(self, x_BMD: Tensor) -> Tensor:
+        """(B,M,D) -> (B,M,D)."""
+        x_BMD = self.attn(x_BMD)
+        return self.ff(x_BMD)  # type: ignore[no-any-return]

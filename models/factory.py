@@ -1,0 +1,119 @@
+"""Building models from the run config: one line in ``BUILDERS`` for each ``model.name``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from config import Model
+from models.adapters import Adapter, ImageAdapter, TextAdapter
+from models.groups import Group
+from models.linceiver import Backbone, Head, LinceiverIO
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is built for: the modality and sizes of one client's data."""
+
+    modality: str
+    num_classes: int
+    image_size: int
+    vocab_size: int
+    max_tokens: int
+
+
+@contextmanager
+def seeded(seed: int, group: Group, modality: str = "") -> Iterator[None]:
+    """Draw initial weights from (seed, group, modality) alone; the global random state is as before afterwards."""
+    digest = hashlib.sha256(f"{seed}/{group}/{modality}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int.from_bytes(digest[:7], "big"))
+        yield
+
+
+def build_adapter(settings: Model, task: Task) -> Adapter:
+    """Build the adapter of a modality.
+
+    Raises:
+        ValueError: the modality is unknown, or the sizes of its data are missing or do not fit the settings.
+    """
+    if task.modality == "image":
+        if task.image_size < 1 or task.image_size % settings.patch_size:
+            raise ValueError(
+                f"model.patch-size = {settings.patch_size} does not divide the image side of {task.image_size} pixels"
+            )
+        return ImageAdapter(settings.dim, settings.dim, patch_size=settings.patch_size, fourier_bands=settings.fourier_bands)
+    if task.modality == "text":
+        if task.vocab_size < 2 or task.max_tokens < 1:
+            raise ValueError(
+                f"a text model needs vocab_size >= 2 and max_tokens >= 1: found {task.vocab_size} and {task.max_tokens}"
+            )
+        return TextAdapter(settings.dim, settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens)
+    raise ValueError(f"modality {task.modality!r} is unknown: expected 'image' or 'text'")
+
+
+def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
+    """Build Linceiver IO."""
+    with seeded(seed, Group.BACKBONE):
+        backbone = Backbone(
+            settings.dim,
+            latents=settings.latents,
+            layers=settings.layers,
+            heads=settings.heads,
+            cross_heads=settings.cross_heads,
+            rank=settings.rank if settings.low_rank == "basis" else 0,
+            ff_mult=settings.ff_mult,
+            feed_forward=settings.feed_forward,
+            dropout=settings.dropout,
+        )
+    with seeded(seed, Group.ADAPTER, task.modality):
+        adapter = build_adapter(settings, task)
+    with seeded(seed, Group.HEAD, task.modality):
+        head = Head(settings.dim, task.num_classes, cross_heads=settings.cross_heads, final_norm=True)
+    return LinceiverIO(adapter, backbone, head)
+
+
+class Builder(Protocol):
+    """Makes a model with initial weights that depend on (seed, modality, group) alone."""
+
+    def __call__(self, settings: Model, task: Task, seed: int) -> nn.Module: ...
+
+
+BUILDERS: dict[str, Builder] = {"linceiver-io": build_linceiver}
+
+
+def build_model(
+    settings: Model,
+    modality: str,
+    num_classes: int,
+    *,
+    image_size: int = 32,
+    vocab_size: int = 0,
+    max_tokens: int = 0,
+    seed: int,
+) -> nn.Module:
+    """Build one client's model.
+
+    Initial weights depend only on (seed, modality, group): clients of one seed have equal backbones whatever their modality,
+    and clients of one modality have equal adapters and heads where shapes agree.
+
+    Args:
+        settings: the ``[model]`` section of the run config.
+        modality: ``image`` or ``text``.
+        num_classes: width of the logits.
+        image_size: side of the images in pixels.
+        vocab_size: token ids, padding included; text only.
+        max_tokens: longest text; text only.
+        seed: seed of the initial weights.
+
+    Raises:
+        ValueError: the settings do not fit the data.
+    """
+    task = Task(modality, num_classes, image_size, vocab_size, max_tokens)
+    return BUILDERS[settings.name](settings, task, seed)

@@ -1,0 +1,119 @@
+"""The ServerApp: reads the config, connects to the clients, runs a strategy, and writes the run folder."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from functools import cache
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from config import RunConfig, parse, runs_root
+from models.storage import write_json
+from server import run_folder, summary
+from server.checkpoint import Checkpoints
+from strategies import table
+from strategies.job import Job
+from strategies.mailbox import Mailbox, connect
+from strategies.protocol import RunError
+
+app = ServerApp()
+LOG = logging.getLogger("backpack")
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one config to its end; an exception is what makes Flower call the run failed."""
+    _log_to_screen()
+    config = parse(context.run_config)
+    folder = run_folder.create(runs_root(config), config)
+    LOG.info("run folder: %s", folder.path)
+    folder.write_manifest("running")
+    try:
+        outcome = run(grid, config, folder)
+    except BaseException as error:
+        folder.write_manifest("failed", error=f"{type(error).__name__}: {error}")
+        LOG.error("the run failed: %s", error)
+        raise
+    folder.write_manifest("completed", seconds=outcome["seconds"])
+    for line in summary.lines(outcome):
+        LOG.info("%s", line)
+    LOG.info("run folder: %s", folder.path)
+
+
+def run(grid: Grid, config: RunConfig, folder: run_folder.RunFolder) -> dict[str, object]:
+    """Connect, run the strategy, and write and return the results."""
+    start = time.monotonic()
+    progress = Checkpoints(folder)
+    clients = connect(grid, wanted_clients(config), config.run.node_timeout)
+    if not folder.events_path.exists() or folder.events_path.stat().st_size == 0:
+        for client in sorted(clients, key=lambda c: c.partition_id):
+            folder.record(
+                "client",
+                client=client.partition_id,
+                modality=client.modality,
+                classes=list(client.classes),
+                group=client.group,
+                domain=client.domain,
+                train=client.num_train,
+                val=client.num_val,
+                test=client.num_test,
+            )
+    mailbox = Mailbox(grid, clients, folder.record, config.run.min_replies, config.run.reply_timeout)
+    table.run(Job(config, folder.path.name, mailbox, _initial_arrays(config), progress))
+    events = run_folder.read_events(folder.events_path)
+    outcome = summary.results(events, time.monotonic() - start)
+    write_json(folder.path / "results.json", outcome)
+    return outcome
+
+
+def wanted_clients(config: RunConfig) -> list[int]:
+    """Return the partition ids that take part.
+
+    Raises:
+        RunError: ``data.clients`` names a client that the grouping does not have.
+    """
+    from data_partition.subgroups import subgroups
+
+    known = [group.partition_id for group in subgroups(config.data)]
+    if config.data.clients == "all":
+        return known
+    wanted = sorted({int(part) for part in config.data.clients.split(",")})
+    unknown = [partition for partition in wanted if partition not in known]
+    if unknown:
+        raise RunError(f"data.clients names {unknown}; grouping '{config.data.grouping}' has clients 0 to {known[-1]}")
+    return wanted
+
+
+def _initial_arrays(config: RunConfig):  # type: ignore[no-untyped-def]
+    """Return a function that gives the shared tensors of a client's freshly seeded model."""
+    from data_partition.text import VOCAB_SIZE
+    from models.arrays import get_arrays
+    from models.factory import build_model
+    from models.groups import shared_names
+
+    @cache
+    def initial(modality: str, num_classes: int, share: str) -> dict[str, np.ndarray]:
+        model = build_model(
+            config.model,
+            modality,
+            num_classes,
+            vocab_size=VOCAB_SIZE,
+            max_tokens=config.data.max_tokens,
+            seed=config.run.seed,
+        )
+        return get_arrays(model, shared_names(model, share))
+
+    return lambda client, share: initial(client.modality, len(client.classes), share)
+
+
+def _log_to_screen() -> None:
+    if not LOG.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        LOG.addHandler(handler)
+        LOG.setLevel(logging.INFO)
+        LOG.propagate = False

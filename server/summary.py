@@ -1,0 +1,107 @@
+"""The final table of a run, made from its events: one row per client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CONTROLS = ("control", "scratch")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One client's result.
+
+    Attributes:
+        client: partition id.
+        modality: image or text.
+        classes: number of classes.
+        chance: balanced accuracy of guessing.
+        control: test balanced accuracy of the matched control; None without one.
+        accuracy: test balanced accuracy of the strategy.
+        difference: accuracy − control.
+        bytes: payload of shared tensors that crossed for this client, both ways, in the strategy's arm.
+    """
+
+    client: int
+    modality: str
+    classes: int
+    chance: float
+    control: float | None
+    accuracy: float
+    difference: float | None
+    bytes: int
+
+
+def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Return one row per client that was evaluated on the test split, by ascending partition id."""
+    events = list(events)
+    clients = {e["client"]: e for e in events if e["event"] == "client"}
+    control: dict[int, float] = {}
+    accuracy: dict[int, float] = {}
+    for event in events:
+        if event["event"] == "evaluate" and event["split"] == "test" and not event["arm"].startswith("without-"):
+            target = control if _is_control(event["arm"]) else accuracy
+            target[event["client"]] = event["balanced_accuracy"]
+    moved = dict.fromkeys(clients, 0)
+    for event in events:
+        if event["event"] == "message" and not _is_control(event["arm"]) and event["client"] in moved:
+            moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
+    return [
+        Row(
+            client=client,
+            modality=clients[client]["modality"],
+            classes=len(clients[client]["classes"]),
+            chance=1 / len(clients[client]["classes"]),
+            control=control.get(client),
+            accuracy=value,
+            difference=value - control[client] if client in control else None,
+            bytes=moved[client],
+        )
+        for client, value in sorted(accuracy.items())
+    ]
+
+
+def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return the content of ``results.json``: the rows, their means, and what the run cost."""
+    table = rows(events)
+    return {
+        "metric": "balanced accuracy on the test split",
+        "clients": [asdict(row) for row in table],
+        "mean_accuracy": mean([row.accuracy for row in table]),
+        "mean_control": mean([row.control for row in table if row.control is not None]),
+        "mean_difference": mean([row.difference for row in table if row.difference is not None]),
+        "clients_better": sum((row.difference or 0) > 0 for row in table),
+        "clients_above_chance": sum(row.accuracy > row.chance for row in table),
+        "bytes": sum(row.bytes for row in table),
+        "seconds": seconds,
+    }
+
+
+def mean(values: list[float]) -> float | None:
+    """Return the mean; None of nothing."""
+    return sum(values) / len(values) if values else None
+
+
+def lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the table as lines of plain text, for a log."""
+    head = f"{'client':>6} {'modality':>8} {'classes':>7} {'control':>8} {'accuracy':>8} {'diff':>7} {'MB':>8}"
+    body = [
+        f"{r['client']:>6} {r['modality']:>8} {r['classes']:>7} {_number(r['control'])} {_number(r['accuracy'])} "
+        f"{_number(r['difference'], 7, '+')} {r['bytes'] / 1e6:>8.2f}"
+        for r in summary["clients"]
+    ]
+    total = (
+        f"{'mean':>6} {'':>8} {'':>7} {_number(summary['mean_control'])} {_number(summary['mean_accuracy'])} "
+        f"{_number(summary['mean_difference'], 7, '+')} {summary['bytes'] / 1e6:>8.2f}"
+    )
+    return [head, *body, total]
+
+
+def _number(value: float | None, width: int = 8, sign: str = "") -> str:
+    return f"{'–':>{width}}" if value is None else f"{value:>{sign}{width}.3f}"
+
+
+def _is_control(arm: str) -> bool:
+    return arm.split("-")[0] in CONTROLS

@@ -1,0 +1,69 @@
+"""The ``backpack`` command. Nothing heavy is imported before a command needs it: ``--help`` must be quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config import ConfigError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Back-Pack: federated, multimodal, continual learning on Flower.",
+)
+
+USAGE_FAULT, RUN_FAULT = 2, 1
+
+
+@app.callback()
+def _root() -> None:
+    """Back-Pack: federated, multimodal, continual learning on Flower."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="a simulation config, such as simulations/linceiver.toml")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; may be repeated")] = None,
+    seeds: Annotated[str, typer.Option(help="comma-separated run seeds, one run each; default: run.seed")] = "",
+    engine: Annotated[str, typer.Option(help="flower (Ray, through flwr run) or inprocess")] = "flower",
+) -> None:
+    """Run a simulation config; the exit code is 0 only if every run completed."""
+    from simulations import runner
+
+    if engine not in ("flower", "inprocess"):
+        raise ConfigError(f"--engine {engine!r}: expected flower or inprocess")
+    configs = [runner.prepare(config, set_ or [], seed) for seed in runner.parse_seeds(seeds)]
+    runner.run_all(configs, engine)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="run folders; runs that differ only in run.seed are seeds of one setting")
+    ],
+    format_: Annotated[str, typer.Option("--format", help="table, md, csv, json or latex")] = "table",
+) -> None:
+    """Print one table of several runs: mean ± sd over seeds, difference and paired test over clients, bytes, seconds."""
+    from simulations import comparison
+
+    comparison.main(runs, format_)
+
+
+def main() -> None:
+    """Run the command line; turn expected errors into one message and an honest exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        _stop(error, USAGE_FAULT)
+    except (OSError, RuntimeError, ValueError) as error:
+        _stop(error, RUN_FAULT)
+
+
+def _stop(error: Exception, code: int) -> None:
+    sys.stderr.write(f"backpack: {error}\n")
+    sys.exit(code)

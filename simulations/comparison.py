@@ -1,0 +1,214 @@
+"""``backpack compare``: one table from several run folders.
+
+Runs whose settings differ only in ``run.seed``, name and folder are the seeds of one setting. The first setting is the
+reference of the others. The paired test is Wilcoxon's signed-rank test over clients, each client's accuracy averaged over the
+seeds first: seeds of one client are not independent clients.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from config import ConfigError, read_toml
+
+FORMATS = ("table", "md", "csv", "json", "latex")
+NOT_A_SETTING = ("run.seed", "run.name", "run.output-dir", "run.resume")
+HEADINGS = {
+    "setting": "setting",
+    "seeds": "seeds",
+    "accuracy": "accuracy",
+    "sd": "sd",
+    "against": "against",
+    "difference": "Δ points",
+    "better": "clients better",
+    "p": "p (Wilcoxon)",
+    "megabytes": "MB",
+    "seconds": "seconds",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One completed run as its folder tells it."""
+
+    path: Path
+    settings: dict[str, Any]
+    results: dict[str, Any]
+
+    def accuracies(self, which: str = "accuracy") -> dict[int, float]:
+        """Return each client's accuracy, or its control's."""
+        return {row["client"]: row[which] for row in self.results["clients"] if row[which] is not None}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes:
+        setting: what sets it apart from the other settings.
+        seeds: number of runs.
+        accuracy: mean over seeds of the mean over clients.
+        sd: standard deviation over seeds of the mean over clients; None with one seed.
+        against: what ``difference`` is taken from.
+        difference: mean paired difference over clients, in points.
+        better: clients with a positive difference, of all.
+        p: Wilcoxon's p; None if it cannot be had (fewer than 2 clients, or all equal).
+        megabytes: mean payload of a run.
+        seconds: mean time of a run.
+    """
+
+    setting: str
+    seeds: int
+    accuracy: float
+    sd: float | None
+    against: str
+    difference: float | None
+    better: str
+    p: float | None
+    megabytes: float
+    seconds: float
+
+
+def main(paths: Sequence[Path], format_: str) -> None:
+    """Read the runs and print the table.
+
+    Raises:
+        ConfigError: a folder holds no finished run, or the format is unknown.
+    """
+    if format_ not in FORMATS:
+        raise ConfigError(f"--format {format_!r}: expected one of {', '.join(FORMATS)}")
+    table = lines([read_run(path) for path in paths])
+    if format_ == "table":
+        Console(width=None if sys.stdout.isatty() else 160).print(_rich(table))
+    else:
+        Console().print(render(table, format_), markup=False, highlight=False, soft_wrap=True, end="")
+
+
+def read_run(path: Path) -> Finished:
+    """Read one run folder.
+
+    Raises:
+        ConfigError: it is not the folder of a completed run.
+    """
+    if not (path / "results.json").exists():
+        manifest = path / "manifest.json"
+        status = json.loads(manifest.read_text(encoding="utf-8"))["status"] if manifest.exists() else "not a run folder"
+        raise ConfigError(f"{path} holds no results.json ({status}); expected the folder of a completed run")
+    results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    return Finished(path, read_toml(path / "config.toml"), results)
+
+
+def lines(runs: Sequence[Finished]) -> list[Line]:
+    """Return the table: for each setting a line against its own control, and one against the first setting."""
+    groups = group_by_setting(runs)
+    table: list[Line] = []
+    reference: tuple[str, dict[int, float]] | None = None
+    for name, members in groups.items():
+        own = mean_per_client([run.accuracies() for run in members])
+        control = mean_per_client([run.accuracies("control") for run in members])
+        if control:
+            table.append(_line(name, members, "matched control", own, control))
+        if reference:
+            table.append(_line(name, members, reference[0], own, reference[1]))
+        elif not control:
+            table.append(_line(name, members, "", own, {}))
+        reference = reference or (name, own)
+    return table
+
+
+def group_by_setting(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Group runs by their settings; the name of a group tells what differs between groups."""
+    keys = [{key: value for key, value in run.settings.items() if key not in NOT_A_SETTING} for run in runs]
+    varying = sorted({key for one in keys for key in one if any(other.get(key) != one[key] for other in keys)})
+    groups: dict[str, list[Finished]] = {}
+    for run, one in zip(runs, keys, strict=True):
+        rest = [f"{key}={one.get(key)}" for key in varying if key != "strategy.name"]
+        groups.setdefault(" ".join([str(one["strategy.name"]), *rest]), []).append(run)
+    for name, members in groups.items():
+        seeds = [run.settings["run.seed"] for run in members]
+        if len(set(seeds)) < len(seeds):
+            raise ConfigError(f"{name}: seeds {seeds} repeat; give each run once")
+    return groups
+
+
+def mean_per_client(seeds: Sequence[dict[int, float]]) -> dict[int, float]:
+    """Average each client over the seeds; a client must be in all of them."""
+    clients = set.intersection(*(set(one) for one in seeds)) if seeds else set()
+    return {client: statistics.fmean(one[client] for one in seeds) for client in sorted(clients)}
+
+
+def wilcoxon_p(differences: Sequence[float]) -> float | None:
+    """Return the two-sided p of Wilcoxon's signed-rank test, zeros dropped."""
+    from scipy.stats import wilcoxon
+
+    changed = [value for value in differences if value != 0.0]
+    return float(wilcoxon(changed).pvalue) if len(changed) > 1 else None
+
+
+def _line(name: str, members: list[Finished], against: str, own: dict[int, float], other: dict[int, float]) -> Line:
+    means = [statistics.fmean(run.accuracies().values()) for run in members]
+    differences = [own[client] - other[client] for client in own if client in other]
+    return Line(
+        setting=name,
+        seeds=len(members),
+        accuracy=statistics.fmean(means),
+        sd=statistics.stdev(means) if len(means) > 1 else None,
+        against=against,
+        difference=100 * statistics.fmean(differences) if differences else None,
+        better=f"{sum(value > 0 for value in differences)}/{len(differences)}" if differences else "",
+        p=wilcoxon_p(differences),
+        megabytes=statistics.fmean(run.results["bytes"] for run in members) / 1e6,
+        seconds=statistics.fmean(run.results["seconds"] for run in members),
+    )
+
+
+def render(table: Sequence[Line], format_: str) -> str:
+    """Return the table as md, csv, json or latex."""
+    if format_ == "json":
+        return json.dumps([asdict(line) for line in table], indent=2, ensure_ascii=False) + "\n"
+    head, body = list(HEADINGS.values()), [_cells(line) for line in table]
+    if format_ == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([list(HEADINGS), *([*asdict(line).values()] for line in table)])
+        return text.getvalue()
+    if format_ == "md":
+        rows = [head, ["---"] * len(head), *body]
+        return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    rows = [[cell.replace("_", r"\_").replace("%", r"\%").replace("Δ", r"$\Delta$") for cell in row] for row in [head, *body]]
+    inner = "".join(" & ".join(row) + " \\\\\n" for row in rows)
+    return f"\\begin{{tabular}}{{{'l' * len(head)}}}\n{inner}\\end{{tabular}}\n"
+
+
+def _cells(line: Line) -> list[str]:
+    return [
+        line.setting,
+        str(line.seeds),
+        f"{line.accuracy:.3f}",
+        "" if line.sd is None else f"{line.sd:.3f}",
+        line.against,
+        "" if line.difference is None else f"{line.difference:+.1f}",
+        line.better,
+        "" if line.p is None else f"{line.p:.3f}",
+        f"{line.megabytes:.1f}",
+        f"{line.seconds:.0f}",
+    ]
+
+
+def _rich(table: Sequence[Line]) -> Table:
+    drawn = Table()
+    for heading in HEADINGS.values():
+        drawn.add_column(heading, justify="left" if heading in ("setting", "against") else "right", overflow="fold")
+    for line in table:
+        drawn.add_row(*_cells(line))
+    return drawn

@@ -1,0 +1,167 @@
+"""Run simulation configs one after the other, show how they go, and print their tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import config as settings
+from config import ConfigError, RunConfig
+from simulations.progress import Follower
+
+OUT = Console()
+LOG = logging.getLogger("backpack")
+
+
+def parse_seeds(text: str) -> list[int | None]:
+    """Read ``0,1,2``; nothing: one run with the config's own seed."""
+    if not text:
+        return [None]
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise ConfigError(f"--seeds {text!r}: expected comma-separated numbers such as 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
+def prepare(path: Path, overrides: list[str], seed: int | None) -> RunConfig:
+    """Read a simulation config with overrides, and fill in where the run is written.
+
+    Raises:
+        ConfigError: the config is not valid, or the run folder exists already (or not, to resume).
+    """
+    flat: dict[str, Any] = settings.read_toml(path)
+    flat |= dict(settings.parse_override(text) for text in overrides)
+    if seed is not None:
+        flat["run.seed"] = seed
+    config = settings.parse(flat)
+    root = settings.runs_root(config) if config.run.output_dir else Path.cwd() / "runs"
+    name = config.run.name
+    if not name:
+        if config.run.resume:
+            raise ConfigError("run.resume = true needs run.name, the name of the run to go on with")
+        name = f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}-s{config.run.seed}"
+    elif seed is not None:
+        name = f"{name}-s{seed}"
+    if (root / name).exists() != config.run.resume:
+        found = "exists already: choose another run.name" if not config.run.resume else "does not exist: nothing to resume"
+        raise ConfigError(f"{root / name} {found}")
+    return settings.parse({**flat, "run.name": name, "run.output-dir": str(root)})
+
+
+def run_all(configs: list[RunConfig], engine: str) -> None:
+    """Run all configs with one engine.
+
+    Raises:
+        RuntimeError: a run failed; the rest is not run.
+    """
+    for config in configs:
+        check(config)
+    if engine == "inprocess":
+        from simulations import inprocess
+
+        for config in configs:
+            inprocess.run(config)
+            show(folder(config))
+        return
+    from simulations import flower
+
+    folder(configs[0]).mkdir(parents=True, exist_ok=True)
+    with flower.superlink(folder(configs[0]) / "superlink.log") as environment:
+        for config in configs:
+            OUT.print(f"run folder: {folder(config)}", soft_wrap=True)
+            follower = Follower(folder(config) / "events.jsonl", OUT)
+            log = folder(config) / "flower.log"
+            folder(config).mkdir(parents=True, exist_ok=True)
+            try:
+                flower.run(config, num_nodes(config), environment, log, follower.step)
+            except flower.EngineError as error:
+                raise RuntimeError(failure(config, error)) from None
+            finally:
+                follower.close()
+            show(folder(config))
+
+
+def check(config: RunConfig) -> None:
+    """Fail before anything is started if the data or the GPU that the config asks for are not there.
+
+    Raises:
+        ConfigError: says what is missing.
+    """
+    from data_partition.emojipairs.dataset import locate
+    from data_partition.files import DataError
+    from server.app import wanted_clients
+    from strategies.protocol import RunError
+
+    try:
+        wanted_clients(config)
+        locate(config.data.data_dir)
+    except (DataError, RunError) as error:
+        raise ConfigError(str(error)) from None
+    if config.federation.gpus_per_client > 0 or config.train.device == "cuda":
+        from client.device import DeviceError, choose_device
+
+        try:
+            choose_device(config.train, config.federation)
+        except DeviceError as error:
+            raise ConfigError(str(error)) from None
+
+
+def num_nodes(config: RunConfig) -> int:
+    """Return how many SuperNodes are simulated."""
+    from data_partition.subgroups import subgroups
+
+    return config.federation.clients or len(subgroups(config.data))
+
+
+def folder(config: RunConfig) -> Path:
+    """Return the run folder of a prepared config."""
+    return Path(config.run.output_dir) / config.run.name
+
+
+def failure(config: RunConfig, error: Exception) -> str:
+    """Say why a run failed: the server's own words if it got that far, else the end of Flower's log."""
+    manifest = folder(config) / "manifest.json"
+    if manifest.exists():
+        told = json.loads(manifest.read_text(encoding="utf-8"))
+        if told.get("error"):
+            return f"the run failed: {told['error']}"
+    log = folder(config) / "flower.log"
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]) if log.exists() else ""
+    return f"{error}\n{tail}"
+
+
+def show(path: Path, tell: Callable[..., None] = OUT.print) -> None:
+    """Print the final table of a run, and where its folder is."""
+    outcome = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    table = Table(title=f"{path.name}: {outcome['metric']}")
+    for column in ("client", "modality", "classes", "control", "accuracy", "difference", "MB"):
+        table.add_column(column, justify="right")
+    for row in outcome["clients"]:
+        table.add_row(
+            str(row["client"]),
+            row["modality"],
+            str(row["classes"]),
+            _three(row["control"]),
+            _three(row["accuracy"]),
+            _three(row["difference"], "+"),
+            f"{row['bytes'] / 1e6:.2f}",
+        )
+    table.add_section()
+    means = (_three(outcome["mean_control"]), _three(outcome["mean_accuracy"]), _three(outcome["mean_difference"], "+"))
+    table.add_row("mean", "", "", *means, f"{outcome['bytes'] / 1e6:.2f}")
+    tell(table)
+    number = len(outcome["clients"])
+    tell(f"{outcome['clients_above_chance']} of {number} clients above chance; {outcome['seconds']:.0f} s")
+    if outcome["mean_difference"] is not None:
+        tell(f"{outcome['clients_better']} of {number} clients better than their matched control")
+    tell(f"run folder: {path}", soft_wrap=True)
+
+
+def _three(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}"

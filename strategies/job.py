@@ -1,0 +1,126 @@
+"""What every strategy is given, and the few steps that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from flwr.app import Message
+
+from config import RunConfig
+from strategies.mailbox import Mailbox, Reply
+from strategies.protocol import EVALUATE, SOURCE_HASH, ClientInfo, Instruction, message_to
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far an arm has come.
+
+    Attributes:
+        rounds_done: rounds that need not be done again.
+        arrays: what the arm saved after the last of them.
+        finished: nothing is left to do, the evaluation included.
+    """
+
+    rounds_done: int = 0
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    finished: bool = False
+
+
+class Progress(Protocol):
+    """Remembers on disk how far each arm of the run has come."""
+
+    def begin(self, arm: str) -> Position:
+        """Return where to go on."""
+
+    def save(self, arm: str, server_round: int, arrays: Arrays) -> None:
+        """Remember that a round of an arm is done."""
+
+    def finish(self, arm: str) -> None:
+        """Remember that an arm is done."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as a strategy sees it.
+
+    Attributes:
+        config: all settings.
+        run_name: name of the run folder and of the clients' state.
+        mailbox: the clients.
+        initial: the tensors that a client's freshly seeded model would share, by (client, parameter groups).
+        progress: what is already done.
+    """
+
+    config: RunConfig
+    run_name: str
+    mailbox: Mailbox
+    initial: Callable[[ClientInfo, str], dict[str, np.ndarray]]
+    progress: Progress
+
+    def instruction(self, client: ClientInfo, arm: str, **fields: object) -> Instruction:
+        """Return an instruction with the settings of the run filled in."""
+        told: dict[str, object] = {
+            "partition_id": client.partition_id,
+            "run_name": self.run_name,
+            "arm": arm,
+            "source_hash": SOURCE_HASH,
+            "total_rounds": self.config.run.rounds,
+            "epochs": self.config.train.epochs,
+        }
+        return Instruction(**(told | fields))  # type: ignore[arg-type]
+
+    def message(self, message_type: str, instruction: Instruction, arrays: Arrays | None) -> Message:
+        """Address one message, with arrays in the dtype of the wire."""
+        if arrays is not None:
+            arrays = {name: value.astype(self.config.strategy.wire_dtype) for name, value in arrays.items()}
+        return message_to(self.mailbox.nodes[instruction.partition_id], message_type, instruction, arrays)
+
+    def evaluate(self, messages: Iterable[Message]) -> list[Reply]:
+        """Send ``evaluate`` messages and record one ``evaluate`` event per valid reply."""
+        asked = list(messages)
+        replies = self.mailbox.ask(asked, lambda client: {})
+        for reply in replies:
+            told = next(m.content["config"] for m in asked if m.content["config"]["partition_id"] == reply.client.partition_id)
+            self.mailbox.record(
+                "evaluate",
+                arm=told["arm"],
+                round=told["round"],
+                client=reply.client.partition_id,
+                split=told["split"],
+                **_named(reply.metrics),
+            )
+        return replies
+
+    def evaluate_local(self, clients: Iterable[ClientInfo], arm: str, server_round: int, split: str) -> list[Reply]:
+        """Evaluate each client's own model of an arm, as it lies on the client's disk."""
+        instructions = [self.instruction(client, arm, round=server_round, split=split) for client in clients]
+        return self.evaluate([self.message(EVALUATE, instruction, None) for instruction in instructions])
+
+    def record_training(self, replies: list[Reply], arm: str, server_round: int) -> None:
+        """Record one ``train`` event per reply and one ``round`` event."""
+        for reply in replies:
+            client = reply.client.partition_id
+            self.mailbox.record("train", arm=arm, round=server_round, client=client, **_named(reply.metrics))
+        losses = [reply.metrics["loss"] for reply in replies]
+        self.mailbox.record(
+            "round",
+            arm=arm,
+            round=server_round,
+            rounds=self.config.run.rounds,
+            clients=len(replies),
+            loss=sum(losses) / len(losses),
+        )
+
+    def evaluation_due(self, server_round: int) -> bool:
+        """Say whether the validation split is looked at after this round."""
+        every = self.config.run.evaluate_every
+        return every > 0 and server_round % every == 0
+
+
+def _named(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name.replace("-", "_"): value for name, value in metrics.items() if name != "partition-id"}

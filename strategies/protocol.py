@@ -1,0 +1,165 @@
+"""The wire protocol: what crosses between the server and a client, and nothing else.
+
+=================  =========  ==================================  =====================================
+message            to         carries                             answer
+=================  =========  ==================================  =====================================
+``query.describe`` every node source hash                         the clients it hosts, sizes, device
+``train``          sampled    instruction, shared arrays or none  shared arrays, metrics
+``train.joint``    one node   instruction, all partition ids      metrics (reference runs only)
+``evaluate``       sampled    instruction, shared arrays or none  metrics of one split
+=================  =========  ==================================  =====================================
+
+Partition ids, not node ids, name clients: a node id is a random number that differs between runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from config import PROJECT_ROOT
+
+DESCRIBE = "query.describe"
+TRAIN = "train"
+TRAIN_JOINT = "train.joint"
+EVALUATE = "evaluate"
+
+ARRAYS = "arrays"
+CONFIG = "config"
+METRICS = "metrics"
+
+SOURCE_PACKAGES = ("client", "data_partition", "models", "server", "strategies")
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on; the message says what was found, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What a client is told with every ``train`` and ``evaluate`` message.
+
+    Attributes:
+        partition_id: the client that is meant; a node may host several.
+        run_name: names the folder of the client's state.
+        arm: part of the run this belongs to (``control``, ``federated``, …); each arm has its own client state.
+        source_hash: hash of the server's source, see :func:`source_hash`.
+        round: first round to train, from 1, or the round after which to evaluate.
+        rounds: consecutive rounds to train without an exchange (1 with averaging).
+        total_rounds: length of the learning-rate schedule.
+        epochs: local epochs per round.
+        share: parameter groups to send back; empty: none.
+        train_fraction: share of the training concepts; 0: as in the run config.
+        split: ``val`` or ``test``, for ``evaluate``.
+        partition_ids: all clients of a joint training, comma-separated.
+    """
+
+    partition_id: int
+    run_name: str
+    arm: str
+    source_hash: str
+    round: int = 1
+    rounds: int = 1
+    total_rounds: int = 1
+    epochs: int = 1
+    share: str = ""
+    train_fraction: float = 0.0
+    split: str = "val"
+    partition_ids: str = ""
+
+    def to_record(self) -> ConfigRecord:
+        """Return the record that travels."""
+        return ConfigRecord(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_record(record: ConfigRecord) -> Instruction:
+        """Read the record that came.
+
+        Raises:
+            RunError: a field is missing or unknown: server and client do not speak one protocol.
+        """
+        try:
+            return Instruction(**dict(record))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise RunError(f"the server's instruction does not fit this client's protocol: {error}") from None
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """One client as it described itself."""
+
+    partition_id: int
+    modality: str
+    group: int
+    domain: int
+    classes: tuple[str, ...]
+    num_train: int
+    num_val: int
+    num_test: int
+
+    def to_json(self) -> str:
+        """Return one line of JSON; several travel in one ConfigRecord, which has no nested tables."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> ClientInfo:
+        """Read :meth:`to_json`'s line."""
+        fields = json.loads(text)
+        return ClientInfo(**{**fields, "classes": tuple(fields["classes"])})
+
+
+def message_to(node_id: int, message_type: str, instruction: Instruction, arrays: Mapping[str, np.ndarray] | None) -> Message:
+    """Build one message; ``arrays`` are the shared tensors by name, or None."""
+    content = RecordDict({CONFIG: instruction.to_record()})
+    if arrays is not None:
+        content[ARRAYS] = to_arrays(arrays)
+    return Message(content, node_id, message_type)
+
+
+def to_arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Wrap named arrays for the wire, in the order of their names."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(tensors[name])) for name in sorted(tensors)})
+
+
+def from_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Unwrap named arrays."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+@cache
+def source_hash(root: Path = PROJECT_ROOT) -> str:
+    """Hash the Python source that must be equal on server and clients.
+
+    A local SuperLink keeps the folder of its first caller, and simulated clients then import that folder's ``client``; with
+    the hash in every message such a client refuses instead of computing with other code.
+    """
+    digest = hashlib.sha256()
+    files = [root / "config.py", *(path for package in SOURCE_PACKAGES for path in (root / package).rglob("*.py"))]
+    for path in sorted(files):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+SOURCE_HASH = source_hash()
+
+
+def check_source(server_hash: str) -> None:
+    """Refuse to work for a server that runs other source.
+
+    Raises:
+        RunError: names both hashes and this client's folder.
+    """
+    if server_hash != SOURCE_HASH:
+        raise RunError(
+            f"this client runs other source than the server: client {SOURCE_HASH} in {PROJECT_ROOT}, server {server_hash}. "
+            "Give both the same version; on one machine, stop the local SuperLink that another folder started"
+        )

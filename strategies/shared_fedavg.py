@@ -1,0 +1,158 @@
+"""FedAvg of the shared part of a model: only the parameter groups in ``strategy.share`` travel and are averaged.
+
+FedAvg (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017) over the
+backbone of Linceiver IO; everything else stays on the client, as in FedPer (Arivazhagan et al., 2019) and FedRep (Collins et
+al., ICML 2021). With ``strategy.proximal-mu`` > 0 the local loss gets the term of FedProx (Li et al., MLSys 2020, Eq. 2).
+
+We differ from Flower's FedAvg in four points: clients are sampled by partition id from the run's own seed, sums run in a
+fixed order, several clusters (``strategy.scope``) are averaged apart, and a round can be resumed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from strategies.averaging import weighted_mean
+from strategies.job import Job
+from strategies.protocol import ARRAYS, EVALUATE, METRICS, TRAIN, ClientInfo, from_arrays, to_arrays
+
+
+def run(job: Job) -> None:
+    """Federate all clients and evaluate the result on the test split."""
+    SharedFedAvg(job, "federated", list(job.mailbox.clients.values())).run()
+
+
+def clusters(clients: list[ClientInfo], scope: str) -> dict[str, list[ClientInfo]]:
+    """Say who is averaged with whom.
+
+    Args:
+        clients: by ascending partition id.
+        scope: ``all`` with all; ``modality``: each modality apart; ``classes``: clients of one modality that agree on the
+            names and order of their classes.
+
+    Returns:
+        Clients by the name of their cluster: ``all``, the modality, or the modality and the first client's id.
+    """
+    found: dict[tuple[object, ...], list[ClientInfo]] = {}
+    for client in clients:
+        key = {"all": (), "modality": (client.modality,), "classes": (client.modality, *client.classes)}[scope]
+        found.setdefault(key, []).append(client)
+    names = {"all": "all", "modality": "{0.modality}", "classes": "{0.modality}-{0.partition_id}"}
+    return {names[scope].format(members[0]): members for members in found.values()}
+
+
+def sample(clients: list[ClientInfo], fraction: float, seed: int, server_round: int) -> list[ClientInfo]:
+    """Draw the clients of a round, at least one, by ascending partition id; depends on nothing but the arguments."""
+    count = max(1, round(fraction * len(clients)))
+    chosen = random.Random(f"{seed}/sample/{server_round}").sample(clients, count)  # noqa: S311
+    return sorted(chosen, key=lambda client: client.partition_id)
+
+
+class SharedFedAvg(FedAvg):
+    """FedAvg over the shared tensors of each cluster.
+
+    The arrays of all clusters travel through Flower's hooks as one record with keys ``cluster/tensor``; a message carries the
+    tensors of its client's cluster alone, without the prefix.
+
+    Args:
+        job: the run.
+        arm: name of this part of the run.
+        clients: who takes part.
+        share: parameter groups that travel; None: ``strategy.share``.
+        scope: who is averaged with whom; None: ``strategy.scope``.
+    """
+
+    def __init__(
+        self, job: Job, arm: str, clients: list[ClientInfo], share: str | None = None, scope: str | None = None
+    ) -> None:
+        settings = job.config.strategy
+        super().__init__(
+            fraction_train=settings.fraction_train, min_available_nodes=1, min_train_nodes=1, min_evaluate_nodes=1
+        )
+        self.job = job
+        self.arm = arm
+        self.clients = clients
+        self.share = share or settings.share
+        self.clusters = clusters(clients, scope or settings.scope)
+        self.cluster_of = {c.partition_id: name for name, members in self.clusters.items() for c in members}
+
+    def initial_arrays(self) -> dict[str, np.ndarray]:
+        """Return every cluster's tensors before round 1, from the run's seed."""
+        arrays: dict[str, np.ndarray] = {}
+        for name, members in self.clusters.items():
+            arrays |= {f"{name}/{tensor}": value for tensor, value in self.job.initial(members[0], self.share).items()}
+        return arrays
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Address the sampled clients of a round."""
+        run = self.job.config.run
+        tensors = from_arrays(arrays)
+        for client in sample(self.clients, self.fraction_train, run.seed, server_round):
+            instruction = self.job.instruction(client, self.arm, round=server_round, share=self.share)
+            yield self.job.message(TRAIN, instruction, self._of_cluster(tensors, client))
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average the replies of each cluster; a cluster without a reply is left out of the result."""
+        replies = list(replies)
+        means: dict[str, np.ndarray] = {}
+        for name in self.clusters:
+            members = [m for m in replies if self.cluster_of[int(_metrics(m)["partition-id"])] == name]  # type: ignore[arg-type]
+            if members:
+                weighted = ((from_arrays(m.content.array_records[ARRAYS]), self._weight(m)) for m in members)
+                means |= {f"{name}/{tensor}": value for tensor, value in weighted_mean(weighted).items()}
+        losses = [float(_metrics(m)["loss"]) for m in replies]  # type: ignore[arg-type]
+        return to_arrays(means), MetricRecord({"loss": sum(losses) / len(losses)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address every client: the averaged tensors are evaluated together with each client's own."""
+        tensors = from_arrays(arrays)
+        for client in self.clients:
+            instruction = self.job.instruction(client, self.arm, round=server_round, split=str(config["split"]))
+            yield self.job.message(EVALUATE, instruction, self._of_cluster(tensors, client))
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Train all rounds and evaluate on the test split; return the final arrays, keyed ``cluster/tensor``.
+
+        Flower's own ``start`` would do the same without the ledger, the checks of replies and resuming.
+        """
+        job, grid = self.job, self.job.mailbox.grid
+        begun = job.progress.begin(self.arm)
+        if begun.finished:
+            return begun.arrays
+        arrays = begun.arrays or self.initial_arrays()
+        for server_round in range(begun.rounds_done + 1, job.config.run.rounds + 1):
+            asked = self.configure_train(server_round, to_arrays(arrays), ConfigRecord(), grid)
+            replies = job.mailbox.ask(asked, partial(self._shapes, arrays))
+            job.record_training(replies, self.arm, server_round)
+            averaged, _ = self.aggregate_train(server_round, [reply.message for reply in replies])
+            arrays = arrays | from_arrays(averaged or ArrayRecord())
+            if job.evaluation_due(server_round):
+                job.evaluate(self.configure_evaluate(server_round, to_arrays(arrays), ConfigRecord({"split": "val"}), grid))
+            job.progress.save(self.arm, server_round, arrays)
+        rounds = job.config.run.rounds
+        job.evaluate(self.configure_evaluate(rounds, to_arrays(arrays), ConfigRecord({"split": "test"}), grid))
+        job.progress.finish(self.arm)
+        return arrays
+
+    def _of_cluster(self, tensors: dict[str, np.ndarray], client: ClientInfo) -> dict[str, np.ndarray]:
+        prefix = f"{self.cluster_of[client.partition_id]}/"
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    def _shapes(self, arrays: dict[str, np.ndarray], client: ClientInfo) -> dict[str, tuple[int, ...]]:
+        return {name: value.shape for name, value in self._of_cluster(arrays, client).items()}
+
+    def _weight(self, reply: Message) -> float:
+        return float(_metrics(reply)["num-examples"]) if self.job.config.strategy.weighting == "examples" else 1.0  # type: ignore[arg-type]
+
+
+def _metrics(message: Message) -> MetricRecord:
+    return message.content.metric_records[METRICS]

@@ -1,0 +1,37 @@
+import math
+
+import pytest
+
+from client.schedule import learning_rate
+from config import Train
+
+
+def rates(schedule, total=100, **fields):
+    train = Train(schedule=schedule, learning_rate=1.0, **fields)
+    return [learning_rate(train, step, total) for step in range(total)]
+
+
+def test_cosine_by_hand():
+    values = rates("cosine", warmup=0.1)
+    assert values[0] == pytest.approx(0.1)
+    assert values[9] == pytest.approx(1.0)
+    assert values[55] == pytest.approx((1 + math.cos(math.pi * 0.5)) / 2)
+    assert values[99] < 0.001
+    assert max(values) == pytest.approx(1.0)
+
+
+def test_constant_warms_up_and_stays():
+    values = rates("constant", warmup=0.5)
+    assert values[24] == pytest.approx(0.5)
+    assert set(values[50:]) == {1.0}
+
+
+def test_one_cycle_peaks_at_30_percent():
+    values = rates("one-cycle")
+    assert values.index(max(values)) == 29
+    assert values[0] < 0.06
+    assert values[-1] == pytest.approx(1 / 25e4)
+
+
+def test_one_step_without_warmup():
+    assert learning_rate(Train(warmup=0.0, learning_rate=1.0), 0, 1) == 1.0

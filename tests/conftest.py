@@ -1,0 +1,15 @@
+"""Shared fixtures: everything that tests write goes to a temporary folder, and one torch thread is used."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+
+@pytest.fixture(autouse=True)
+def _runs_go_to_tmp(monkeypatch, tmp_path):
+    monkeypatch.setenv("BACKPACK_RUNS", str(tmp_path / "runs"))

@@ -1,0 +1,101 @@
+"""The command line as a user meets it: exit codes, messages, and no torch before it is needed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import PROJECT_ROOT
+
+BIN = Path(sys.executable).parent
+QUICK = str(PROJECT_ROOT / "simulations" / "quick.toml")
+TINY = ["--set", "run.rounds=1", "--set", "data.clients=0,6", "--set", "strategy.control=false", "--engine", "inprocess"]
+
+
+def backpack(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    command = [str(BIN / "backpack"), *words]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["compare", "--help"]])
+def test_help_imports_neither_torch_nor_flwr(words):
+    code = f"import sys\nsys.argv = ['backpack', *{words!r}]\nfrom simulations.cli import main\ntry:\n    main()\nfinally:\n"
+    code += "    print(sorted({'torch', 'flwr', 'ray', 'numpy', 'pandas'} & set(sys.modules)), file=sys.stderr)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "Usage" in shown.stdout
+    assert shown.stderr.strip() == "[]"
+
+
+def test_a_run_prints_its_table_and_its_folder(tmp_path):
+    shown = backpack("run", QUICK, *TINY, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("quick-")
+    assert f"run folder: {folder}" in shown.stdout
+    assert "accuracy" in shown.stdout
+    assert {"config.toml", "manifest.json", "events.jsonl", "results.json"} <= {path.name for path in folder.iterdir()}
+
+
+def test_seeds_make_one_run_each_and_compare_puts_them_in_one_table(tmp_path):
+    shown = backpack("run", QUICK, *TINY, "--seeds", "0,1", "--set", "run.name=pair", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert [path.name for path in runs] == ["pair-s0", "pair-s1"]
+    table = backpack("compare", *map(str, runs), "--format", "json", cwd=tmp_path)
+    (line,) = json.loads(table.stdout)
+    assert (line["setting"], line["seeds"]) == ("shared-fedavg", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--set", "data.groupin=tri"], "data.groupin: unknown key; the nearest valid key is data.grouping"),
+        (["--set", "run.rounds=many"], "run.rounds: found 'many' (str)"),
+        (["--set", "data.clients=0,12"], "clients 0 to 11"),
+        (["--set", "data.data-dir=/nowhere"], "/nowhere"),
+        (["--set", "rounds"], "expected key=value"),
+        (["--engine", "ray"], "expected flower or inprocess"),
+        (["--seeds", "a"], "expected comma-separated numbers"),
+        (["--set", "run.resume=true"], "needs run.name"),
+        (["--set", "federation.gpus-per-client=0.25"], "ask for a GPU"),
+        (["--set", "train.device=cuda"], "ask for a GPU"),
+    ],
+)
+def test_what_cannot_be_run_says_why_before_anything_starts(tmp_path, words, told):
+    shown = backpack("run", QUICK, *words, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert shown.returncode == 2
+    assert told in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_config_file(tmp_path):
+    shown = backpack("run", "none.toml", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "no simulation config at none.toml" in shown.stderr
+
+
+def test_a_failing_run_exits_1_with_the_clients_reason(tmp_path):
+    shown = backpack("run", QUICK, *TINY, "--set", "train.learning-rate=1e30", "--set", "train.epochs=3", cwd=tmp_path)
+    assert shown.returncode == 1
+    assert "FloatingPointError: the training loss is" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_taken_name_is_refused(tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    shown = backpack("run", QUICK, *TINY, "--set", "run.name=mine", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "exists already" in shown.stderr
+
+
+def test_compare_names_a_folder_that_is_no_run(tmp_path):
+    shown = backpack("compare", str(tmp_path), cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "expected the folder of a completed run" in shown.stderr

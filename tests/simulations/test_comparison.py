@@ -1,0 +1,77 @@
+import csv
+import json
+
+import pytest
+
+from config import ConfigError, flatten, parse, to_toml
+from simulations.comparison import lines, main, mean_per_client, read_run, render, wilcoxon_p
+
+
+def finished(tmp_path, name, seed, accuracies, controls=None, **flat):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.toml").write_text(to_toml(flatten(parse({"run.seed": seed, "run.name": name, **flat}))))
+    rows = [
+        {"client": i, "accuracy": value, "control": controls[i] if controls else None} for i, value in enumerate(accuracies)
+    ]
+    (folder / "results.json").write_text(json.dumps({"clients": rows, "bytes": 2_000_000, "seconds": 10.0}))
+    return folder
+
+
+def test_mean_sd_and_paired_difference_by_hand(tmp_path):
+    runs = [
+        finished(tmp_path, "a0", 0, [0.5, 0.7], [0.4, 0.4]),
+        finished(tmp_path, "a1", 1, [0.7, 0.9], [0.6, 0.6]),
+        finished(tmp_path, "b0", 0, [0.5, 0.5], **{"strategy.name": "local"}),
+    ]
+    table = lines([read_run(path) for path in runs])
+    assert [(line.setting, line.against, line.seeds) for line in table] == [
+        ("shared-fedavg", "matched control", 2),
+        ("local", "shared-fedavg", 1),
+    ]
+    assert table[0].accuracy == pytest.approx(0.7)
+    assert table[0].sd == pytest.approx(0.141421, abs=1e-6)
+    assert table[0].difference == pytest.approx(20.0)
+    assert table[0].better == "2/2"
+    assert table[1].difference == pytest.approx(-20.0)
+    assert table[1].megabytes == pytest.approx(2.0)
+
+
+def test_settings_that_differ_are_named(tmp_path):
+    paths = [finished(tmp_path, f"r{rounds}", 0, [0.5], **{"run.rounds": rounds}) for rounds in (3, 4)]
+    assert [line.setting for line in lines([read_run(p) for p in paths])] == [
+        "shared-fedavg run.rounds=3",
+        "shared-fedavg run.rounds=4",
+    ]
+
+
+def test_a_seed_given_twice_is_refused(tmp_path):
+    paths = [finished(tmp_path, name, 0, [0.5]) for name in ("a", "b")]
+    with pytest.raises(ConfigError, match="repeat"):
+        lines([read_run(path) for path in paths])
+
+
+def test_only_clients_of_every_seed_are_averaged():
+    assert mean_per_client([{0: 0.2, 1: 0.4}, {0: 0.4}]) == {0: pytest.approx(0.3)}
+
+
+def test_wilcoxon_against_known_value():
+    assert wilcoxon_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 2**6)
+    assert wilcoxon_p([0.0, 0.0]) is None
+
+
+def test_formats(tmp_path, capsys):
+    runs = [finished(tmp_path, "a", 0, [0.5, 0.6], [0.5, 0.5])]
+    table = lines([read_run(path) for path in runs])
+    assert json.loads(render(table, "json"))[0]["accuracy"] == pytest.approx(0.55)
+    assert next(csv.DictReader(render(table, "csv").splitlines()))["setting"] == "shared-fedavg"
+    assert render(table, "md").splitlines()[1].count("---") == 10
+    assert render(table, "latex").startswith("\\begin{tabular}")
+    main(runs, "table")
+    assert "matched control" in capsys.readouterr().out
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"status": "failed"}')
+    with pytest.raises(ConfigError, match="failed"):
+        read_run(tmp_path)

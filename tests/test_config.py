@@ -1,0 +1,102 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import config
+from config import ConfigError, RunConfig, flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_pyproject_defaults_equal_the_model():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert flatten_mapping(pyproject["tool"]["flwr"]["app"]["config"]) == flatten(RunConfig())
+
+
+def test_pyproject_has_no_legacy_federations():
+    assert "federations" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path):
+    parse(read_toml(path))
+
+
+def test_default_config_is_the_default_simulation():
+    shipped = parse(read_toml(ROOT / "simulations" / "linceiver.toml"))
+    assert shipped.model_copy(update={"federation": RunConfig().federation}) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("flat", "words"),
+    [
+        ({"data.groupin": "tri"}, ["data.groupin", "data.grouping"]),
+        ({"run.rounds": "many"}, ["run.rounds", "'many'", "str", "integer"]),
+        ({"run.rounds": True}, ["run.rounds", "bool"]),
+        ({"run.rounds": 0}, ["run.rounds", "0", "greater than or equal to 1"]),
+        ({"data.grouping": "triples"}, ["data.grouping", "mixed, theme, siblings, tri"]),
+        ({"model.heads": 5}, ["model.heads = 5", "64"]),
+        ({"data.train-fraction": 0.5}, ["0.333", "tri"]),
+        ({"strategy.share": "backbone+adapter"}, ["strategy.scope = 'modality'"]),
+        ({"strategy.share": "backbone+adapter+head", "strategy.scope": "modality"}, ["strategy.scope = 'classes'"]),
+        ({"data.clients": "1;2"}, ["data.clients", "0,3,6"]),
+        ({"train.learning-rate": float("nan")}, ["train.learning-rate", "nan"]),
+    ],
+)
+def test_faults_name_key_value_and_what_is_allowed(flat, words):
+    with pytest.raises(ConfigError) as raised:
+        parse(flat)
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_every_fault_is_listed_at_once():
+    with pytest.raises(ConfigError) as raised:
+        parse({"run.round": 3, "train.epochs": "two", "model.dim": -1})
+    assert str(raised.value).count("\n  - ") == 3
+
+
+def test_an_integer_is_a_valid_fraction_and_a_float_is_no_count():
+    assert parse({"train.clip-norm": 1}).train.clip_norm == 1.0
+    with pytest.raises(ConfigError):
+        parse({"run.rounds": 2.0})
+
+
+def test_toml_round_trip():
+    changed = parse({"run.name": "a-b", "data.train-fraction": 0.2, "strategy.control": False})
+    assert parse(flatten_mapping(tomllib.loads(to_toml(flatten(changed))))) == changed
+
+
+def test_lists_become_comma_separated():
+    assert flatten_mapping({"data": {"clients": [0, 3]}}) == {"data.clients": "0,3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("run.rounds=3", 3), ("train.clip-norm=0.5", 0.5), ("strategy.control=false", False), ("data.clients=[1, 2]", "1,2")],
+)
+def test_overrides_are_typed(text, value):
+    assert parse_override(text)[1] == value
+
+
+def test_override_without_value():
+    with pytest.raises(ConfigError, match="key=value"):
+        parse_override("run.rounds")
+
+
+def test_missing_config_file_names_the_shipped_ones(tmp_path):
+    with pytest.raises(ConfigError, match="simulations"):
+        read_toml(tmp_path / "none.toml")
+
+
+def test_not_toml(tmp_path):
+    (tmp_path / "bad.toml").write_text("a = = b")
+    with pytest.raises(ConfigError, match="not a TOML"):
+        read_toml(tmp_path / "bad.toml")
+
+
+def test_runs_root_order(monkeypatch, tmp_path):
+    monkeypatch.setenv("BACKPACK_RUNS", str(tmp_path / "env"))
+    assert config.runs_root(RunConfig()) == tmp_path / "env"
+    assert config.runs_root(parse({"run.output-dir": str(tmp_path / "set")})) == tmp_path / "set"
