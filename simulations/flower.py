@@ -116,9 +116,9 @@ def federation_toml(config: RunConfig, num_nodes: int) -> str:
     return half + "init-args-log-to-driver = false\n"
 
 
-def last_status(environment: dict[str, str]) -> str:
+def last_status(environment: dict[str, str], connection: str = "local") -> str:
     """Return Flower's status of the newest run, such as ``finished:completed``; ``flwr run``'s exit code does not tell."""
-    command = [_tool("flwr"), "ls", "local", "--format", "json"]
+    command = [_tool("flwr"), "ls", connection, "--format", "json"]
     answer = subprocess.run(  # noqa: S603
         command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
