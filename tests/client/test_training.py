@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import nn
+
+from client import training
+from client.learner import moments, restore_moments
+from config import Data, Train
+from data_partition.client_data import Split
+
+
+def recipe(mu=0.0, **train):
+    return training.Recipe(Train(**train), Data(augment=False), "image", None, mu)
+
+
+def linear(value=0.0):
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+    return model
+
+
+X, Y = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+
+
+def test_proximal_term_by_hand():
+    model = linear(0.0)
+    anchor = {name: torch.full_like(value, 0.5) for name, value in model.named_parameters()}
+    plain = training.training_step(model, torch.optim.SGD(model.parameters(), 0.0), X, Y, recipe(), {})
+    near = training.training_step(model, torch.optim.SGD(model.parameters(), 0.0), X, Y, recipe(mu=2.0), anchor)
+    assert plain == pytest.approx(0.6931, abs=1e-4)
+    assert near - plain == pytest.approx(0.5 * 2.0 * 6 * 0.25)  # 6 parameters, each 0.5 away
+
+
+def test_gradients_are_clipped():
+    model = linear(0.0)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    training.training_step(model, optimizer, 100 * X, Y, recipe(clip_norm=0.1), {})
+    moved = torch.cat([p.detach().flatten() for p in model.parameters()]).norm()
+    assert moved == pytest.approx(0.1, abs=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_client():
+    with pytest.raises(FloatingPointError, match="lower train.learning-rate"):
+        training.training_step(linear(float("nan")), torch.optim.SGD([nn.Parameter(X)], 1.0), X, Y, recipe(), {})
+
+
+def test_weight_decay_spares_biases():
+    groups = training.make_optimizer(linear(), Train(weight_decay=0.3)).param_groups
+    assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.3, [2]), (0.0, [1])]
+
+
+def test_an_epoch_visits_every_example_once():
+    split = Split(torch.arange(7).float()[:, None], torch.arange(7))
+    seen = [
+        label for _, labels in training.batches(split, Train(batch_size=3), torch.Generator()) for label in labels.tolist()
+    ]
+    assert sorted(seen) == list(range(7))
+    assert training.steps_per_epoch(split, Train(batch_size=3)) == 3
+
+
+def test_moments_survive_storage():
+    model = linear(0.1)
+    optimizer = training.make_optimizer(model, Train())
+    training.training_step(model, optimizer, X, Y, recipe(), {})
+    parameters = dict(model.named_parameters())
+    fresh = training.make_optimizer(model, Train())
+    restore_moments(fresh, parameters, moments(optimizer, parameters))
+    for parameter in parameters.values():
+        for key, value in optimizer.state[parameter].items():
+            assert torch.equal(value, fresh.state[parameter][key])
+
+
+def test_evaluation_by_hand():
+    model = linear(0.0)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(2))
+    split = Split(torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1]))
+    metrics = training.evaluate(model, split, 2, torch.device("cpu"))
+    assert metrics["accuracy"] == pytest.approx(0.75)
+    assert metrics["balanced-accuracy"] == pytest.approx(0.75)
+    assert metrics["num-examples"] == 4
