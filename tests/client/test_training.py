@@ -41,7 +41,7 @@ def test_gradients_are_clipped():
 
 
 def test_a_loss_that_is_not_finite_stops_the_client():
-    with pytest.raises(FloatingPointError, match="lower train.learning-rate"):
+    with pytest.raises(FloatingPointError, match=r"lower train\.learning-rate"):
         training.training_step(linear(float("nan")), torch.optim.SGD([nn.Parameter(X)], 1.0), X, Y, recipe(), {})
 
 
