@@ -44,6 +44,7 @@ def describe(message: Message, context: Context) -> Message:
     question = message.content.config_records[CONFIG]
     check_source(str(question["source_hash"]))
     config = _config(tuple(sorted(context.run_config.items())))
+    check_folders(config, context)
     from client.device import choose_device
     from client.learner import cached_client
 
@@ -109,6 +110,14 @@ def hosts(context: Context, partition_id: int) -> bool:
     if not isinstance(own, int) or not isinstance(count, int):
         raise RunError(f"this SuperNode's node config is {dict(context.node_config)}; expected --node-config 'partition-id=0'")
     return partition_id % count == own if count else partition_id == own
+
+
+def check_folders(config: RunConfig, context: Context) -> None:
+    """Refuse relative folders: they would lie in the unpacked app, a new folder for every version of the source."""
+    node = {key: str(context.node_config.get(key, "")) for key in ("state-dir", "data-dir")}
+    for key, folder in {"run.output-dir": config.run.output_dir, **node}.items():
+        if folder and not Path(folder).expanduser().is_absolute():
+            raise RunError(f"{key} = '{folder}' is relative; expected an absolute path")
 
 
 def _read(message: Message, context: Context) -> tuple[RunConfig, Instruction, Tensors]:

@@ -73,12 +73,16 @@ def main() -> None:
     parser.add_argument("--host", action="append", required=True, help="name or address of the server; may be repeated")
     parser.add_argument("--nodes", type=int, default=2, help="number of SuperNodes (default 2)")
     told = parser.parse_args()
+    nodes = [f"node-{number}" for number in range(1, told.nodes + 1)]
+    names = ["ca.crt", "ca.key", "server.pem", "server.key", *nodes, *(f"{node}.pub" for node in nodes)]
     try:
         told.folder.mkdir(parents=True, exist_ok=True)
+        for name in names:  # before anything is written: half a set would not fit the other half
+            _refuse(told.folder / name)
         authority, key = make_authority(told.folder)
         make_server_certificate(told.folder, told.host, authority, key)
-        for number in range(1, told.nodes + 1):
-            make_node_key(told.folder, f"node-{number}")
+        for node in nodes:
+            make_node_key(told.folder, node)
     except OSError as error:
         sys.stderr.write(f"credentials: {error}\n")
         sys.exit(1)
@@ -109,16 +113,19 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
+def _refuse(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; choose another folder")
+
+
 def _write(path: Path, content: bytes, *, secret: bool = False) -> None:
     """Write a new file.
 
     Raises:
         FileExistsError: it is there already.
     """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
-    except FileExistsError:
-        raise FileExistsError(f"{path} exists already; move it away or choose another folder") from None
+    _refuse(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
 

@@ -16,10 +16,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from flwr.app import Context, RecordDict
 
+from client.app import check_folders
 from config import PROJECT_ROOT, flatten, parse, read_toml, to_toml
 from simulations import credentials
 from simulations.flower import last_status
+from strategies.protocol import RunError
 from tests.test_readme import commands
 
 BIN = Path(sys.executable).parent
@@ -51,19 +54,23 @@ class Lab:
         ]
         return [str(PROJECT_ROOT / words[0]), *(changes.get(word, word) for word in words[1:])]
 
-    def start(self, name: str, words: list[str]) -> subprocess.Popen:
+    def start(self, name: str, words: list[str], **environment: str) -> subprocess.Popen:
         log = (self.root / f"{name}.log").open("wb")
+        own = {**self.environment, **environment}
         process = subprocess.Popen(
-            words, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            words, cwd=PROJECT_ROOT, env=own, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         self.stack.callback(log.close)
         self.stack.callback(stop, process)
         return process
 
     def call(self, words: list[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            words, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        try:
+            return subprocess.run(
+                words, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            pytest.fail(f"{error}\n{error.stdout}\n{self.logs()}")
 
     def node(self, number: int, partition: int) -> list[str]:
         words = self.words(".venv/bin/flower-supernode")
@@ -105,8 +112,11 @@ def lab(tmp_path_factory):
 
 @pytest.mark.simulation
 def test_a_run_over_tls_with_node_keys(lab):
+    other = lab.root / "other" / "client"  # nodes run the source of the run, not what lies on their own path
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise RuntimeError('this is not the source that the run brought')")
     for number, partition in ((1, 0), (2, 6)):
-        lab.start(f"node-{number}", lab.node(number, partition))
+        lab.start(f"node-{number}", lab.node(number, partition), PYTHONPATH=str(other.parent))
     settings = {
         "run.name": "lab",
         "run.rounds": 1,
@@ -153,6 +163,28 @@ def test_private_keys_are_private_and_nothing_is_written_over(tmp_path):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     with pytest.raises(FileExistsError, match="exists already"):
         credentials.make_node_key(tmp_path, "node-1")
+
+
+def test_credentials_refuse_a_used_folder_before_they_write(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["credentials", str(tmp_path), "--host", "lab", "--nodes", "1"])
+    credentials.main()
+    (tmp_path / "ca.key").unlink()  # kept somewhere safe
+    with pytest.raises(SystemExit, match="1"):
+        credentials.main()
+    assert "ca.crt exists already" in capsys.readouterr().err
+    assert not (tmp_path / "ca.key").exists()
+
+
+@pytest.mark.parametrize("key", ["state-dir", "data-dir", "run.output-dir"])
+def test_relative_folders_are_refused(key):
+    def check(folder):
+        node, flat = ({}, {key: folder}) if "." in key else ({key: folder}, {})
+        check_folders(parse(flat), Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={}))
+
+    check("/data/here")
+    check("~/here")
+    with pytest.raises(RunError, match=f"{key} = 'here' is relative"):
+        check("here")
 
 
 def await_health(url: str, context: ssl.SSLContext, process: subprocess.Popen, lab: Lab) -> None:
