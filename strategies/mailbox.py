@@ -22,6 +22,7 @@ Record = Callable[..., None]
 Shapes = Mapping[str, tuple[int, ...]]
 FIRST_POLL, LONGEST_POLL = 0.005, 0.25
 LONGEST_REASON = 1500
+DEPLOYED = re.compile(r"<class '([\w.]+)'>:<'(.*)'>", re.DOTALL)  # how Flower writes an exception of a remote client
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 
 
@@ -154,7 +155,7 @@ class Mailbox:
 
 
 def connect(grid: Grid, partition_ids: Iterable[int], timeout: float) -> dict[ClientInfo, int]:
-    """Wait until every wanted client is hosted by a connected node.
+    """Wait until every wanted client is hosted by a connected node; what other nodes say does not matter then.
 
     Returns:
         Each client with the id of the node that hosts it.
@@ -165,6 +166,7 @@ def connect(grid: Grid, partition_ids: Iterable[int], timeout: float) -> dict[Cl
     wanted = sorted(partition_ids)
     found: dict[int, tuple[ClientInfo, int]] = {}
     seen: set[int] = set()
+    faults: list[str] = []
     start = time.monotonic()
     pending: dict[str, int] = {}
     pause = FIRST_POLL
@@ -177,15 +179,20 @@ def connect(grid: Grid, partition_ids: Iterable[int], timeout: float) -> dict[Cl
         for answer in list(grid.pull_messages(pending)) if pending else []:
             node = pending.pop(answer.metadata.reply_to_message_id)
             if answer.has_error():
-                raise RunError(f"a client cannot take part: {exception_in(answer.error.reason)}")
+                faults.append(exception_in(answer.error.reason))
+                continue
             for line in answer.content[CONFIG]["clients"]:  # type: ignore[union-attr]
                 client = ClientInfo.from_json(str(line))
                 if client.partition_id in wanted:
                     found.setdefault(client.partition_id, (client, node))
         if len(found) == len(wanted):
             return {found[partition][0]: found[partition][1] for partition in wanted}
+        if faults and not pending:
+            break
         pause = min(pause * 1.5, LONGEST_POLL)
         time.sleep(pause)
+    if faults:
+        raise RunError(f"a client cannot take part: {faults[0]}")
     missing = [partition for partition in wanted if partition not in found]
     raise RunError(
         f"{len(seen)} nodes connected in {timeout:.0f} s; clients {missing} of {wanted} are hosted by none of them. "
@@ -195,10 +202,14 @@ def connect(grid: Grid, partition_ids: Iterable[int], timeout: float) -> dict[Cl
 
 def exception_in(reason: str | None) -> str:
     """Shorten a remote traceback to the exception at its end, with all lines of its message."""
-    lines = [line.rstrip() for line in (reason or "").replace("\\n", "\n").splitlines() if line.strip()]
+    text = (reason or "").strip()
+    if wrapped := DEPLOYED.fullmatch(text):
+        _, inner, told = wrapped[2].partition(" occurred. Message: ")
+        text = told if inner else f"{wrapped[1].rpartition('.')[2]}: {wrapped[2]}"
+    lines = [line.rstrip() for line in text.replace("\\n", "\n").splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if EXCEPTION.match(line)]
-    told = lines[starts[-1] :] if starts else lines[-1:] or ["no reason given"]
-    return "\n".join(told)[:LONGEST_REASON]
+    shown = lines[starts[-1] :] if starts else lines[-1:] or ["no reason given"]
+    return "\n".join(shown)[:LONGEST_REASON]
 
 
 def _fault(answer: Message | None, expected: Shapes) -> str:

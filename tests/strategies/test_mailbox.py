@@ -97,6 +97,14 @@ def test_connect_names_the_missing_clients():
         connect(FakeGrid(described(client(0))), [0, 5], timeout=0.05)
 
 
+def test_connect_does_not_mind_the_error_of_a_node_that_hosts_no_wanted_client():
+    def answer(message):
+        node = message.metadata.dst_node_id
+        return error(message, "RunError: gone") if node == 12 else described(client(node - 11))(message)
+
+    assert {info.partition_id for info in connect(FakeGrid(answer), [0, 2], timeout=5)} == {0, 2}
+
+
 def test_connect_without_nodes_ends():
     with pytest.raises(RunError, match="0 nodes connected"):
         connect(FakeGrid(described(), nodes=()), [0], timeout=0.05)
@@ -114,3 +122,6 @@ def test_exception_in_of_a_remote_traceback():
         == "data.files.DataError: gone\n  - /a\nWhat to do: b"
     )
     assert exception_in("") == "no reason given"
+    assert exception_in("<class 'strategies.protocol.RunError'>:<'other source'>") == "RunError: other source"
+    wrapped = "<class 'flwr.X'>:<'\nException ClientAppException occurred. Message: loss is nan'>"
+    assert exception_in(wrapped) == "loss is nan"
