@@ -66,7 +66,7 @@ def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callabl
                 step += 1
     last_round = told.round + told.rounds - 1
     for partition, learner in zip(ids, learners, strict=True):
-        save_state(folder_of(partition), last_round, get_arrays(learner.model, named_tensors(learner.model)))
+        save_state(folder_of(partition), told.run_token, last_round, get_arrays(learner.model, named_tensors(learner.model)))
     return {
         "partition-id": told.partition_id,
         "num-examples": sum(len(learner.data.train.labels) for learner in learners),

@@ -92,7 +92,7 @@ def make_learner(
     model, initial = cached_model(config.model, config.data, modality, classes, config.run.seed)
     model = copy.deepcopy(model) if private else model
     model.to(device)
-    saved = load_state(folder, for_round)
+    saved = load_state(folder, instruction.run_token, for_round)
     own = {name: value for name, value in saved.items() if not name.startswith(OPTIMIZER)}
     set_arrays(model, initial | own | dict(shared))
     kept = {name.removeprefix(OPTIMIZER): value for name, value in saved.items() if name.startswith(OPTIMIZER)}
@@ -117,7 +117,7 @@ def train(learner: Learner, shared: Mapping[str, np.ndarray]) -> dict[str, float
     tensors = get_arrays(learner.model, named_tensors(learner.model))
     if not config.train.restart_optimizer:
         tensors |= {f"{OPTIMIZER}{name}": value for name, value in moments(optimizer, parameters).items()}
-    save_state(learner.folder, told.round + told.rounds - 1, tensors)
+    save_state(learner.folder, told.run_token, told.round + told.rounds - 1, tensors)
     return {
         "partition-id": told.partition_id,
         "num-examples": len(learner.data.train.labels),

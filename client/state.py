@@ -32,15 +32,19 @@ def state_folder(config: RunConfig, context: Context, instruction: Instruction) 
     return root / instruction.run_name / "clients" / f"{instruction.partition_id:03d}" / instruction.arm
 
 
-def load_state(folder: Path, before_round: int) -> dict[str, np.ndarray]:
-    """Return the newest tensors saved before a round; empty: the client has not trained yet."""
-    rounds = [number for number in rounds_on_disk(folder) if number < before_round]
-    return load_record(folder / _name(rounds[-1]))[0] if rounds else {}
+def load_state(folder: Path, run_token: str, before_round: int) -> dict[str, np.ndarray]:
+    """Return the newest tensors that this run saved before a round; empty: the client has not trained in it yet."""
+    for number in reversed(rounds_on_disk(folder)):
+        if number < before_round:
+            tensors, facts = load_record(folder / _name(number))
+            if facts["run_token"] == run_token:
+                return tensors
+    return {}
 
 
-def save_state(folder: Path, server_round: int, tensors: Mapping[str, np.ndarray]) -> None:
+def save_state(folder: Path, run_token: str, server_round: int, tensors: Mapping[str, np.ndarray]) -> None:
     """Save the tensors after a round and drop the records that are no longer needed, later ones included."""
-    save_record(folder / _name(server_round), tensors, {"round": server_round})
+    save_record(folder / _name(server_round), tensors, {"round": server_round, "run_token": run_token})
     rounds = rounds_on_disk(folder)
     earlier = [number for number in rounds if number < server_round]
     for number in [*earlier[: -(KEPT_ROUNDS - 1)], *(number for number in rounds if number > server_round)]:

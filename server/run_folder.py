@@ -16,6 +16,7 @@ import json
 import logging
 import platform
 import time
+import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,8 +34,9 @@ LOG = logging.getLogger("backpack")
 class RunFolder:
     """One run's folder, open for writing."""
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
+    def __init__(self, path: Path, config: RunConfig, token: str) -> None:
         self.path = path
+        self.token = token
         self.config = config
         self.events_path = path / "events.jsonl"
         self.start = time.monotonic()
@@ -55,6 +57,7 @@ class RunFolder:
         earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         manifest = {
             "name": self.path.name,
+            "token": self.token,
             "strategy": self.config.strategy.name,
             "seed": self.config.run.seed,
             "source_hash": SOURCE_HASH,
@@ -85,11 +88,11 @@ def create(root: Path, config: RunConfig) -> RunFolder:
         number += 1
         path = root / f"{name}-{number}"
     write_atomic(path / "config.toml", settings.to_toml(settings.flatten(config)).encode())
-    return RunFolder(path, config)
+    return RunFolder(path, config, uuid.uuid4().hex)
 
 
 def _reopen(path: Path, config: RunConfig) -> RunFolder:
-    if not (path / "config.toml").exists():
+    if not (path / "config.toml").exists() or not (path / "manifest.json").exists():
         raise RunError(f"run.resume: there is no run in {path}; name one with run.name, or set run.resume = false")
     ignored = {"run.resume", "run.output-dir", "run.reply-timeout", "run.node-timeout", "run.min-replies"}
     before, now = settings.read_toml(path / "config.toml"), settings.flatten(config)
@@ -97,7 +100,8 @@ def _reopen(path: Path, config: RunConfig) -> RunFolder:
     if changed:
         told = ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed[:5])
         raise RunError(f"run.resume: {path} was run with other settings: {told}")
-    return RunFolder(path, config)
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    return RunFolder(path, config, manifest["token"])
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

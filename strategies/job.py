@@ -51,6 +51,7 @@ class Job:
     Attributes:
         config: all settings.
         run_name: name of the run folder and of the clients' state.
+        run_token: tells this run from an earlier one of the same name.
         mailbox: the clients.
         initial: the tensors that a client's freshly seeded model would share, by (client, parameter groups).
         progress: what is already done.
@@ -58,6 +59,7 @@ class Job:
 
     config: RunConfig
     run_name: str
+    run_token: str
     mailbox: Mailbox
     initial: Callable[[ClientInfo, str], dict[str, np.ndarray]]
     progress: Progress
@@ -67,6 +69,7 @@ class Job:
         told: dict[str, object] = {
             "partition_id": client.partition_id,
             "run_name": self.run_name,
+            "run_token": self.run_token,
             "arm": arm,
             "source_hash": SOURCE_HASH,
             "total_rounds": self.config.run.rounds,

@@ -50,6 +50,7 @@ class Instruction:
     Attributes:
         partition_id: the client that is meant; a node may host several.
         run_name: names the folder of the client's state.
+        run_token: made anew for each run and kept when it is resumed; state with another one is not used.
         arm: part of the run this belongs to (``control``, ``federated``, …); each arm has its own client state.
         source_hash: hash of the server's source, see :func:`source_hash`.
         round: first round to train, from 1, or the round after which to evaluate.
@@ -64,6 +65,7 @@ class Instruction:
 
     partition_id: int
     run_name: str
+    run_token: str
     arm: str
     source_hash: str
     round: int = 1

@@ -71,7 +71,8 @@ def mailbox(answer: Answer, record=lambda event, **fields: None, **settings) -> 
 
 def ask_all(box: Mailbox, shapes: dict[str, tuple[int, ...]], arrays=None):
     messages = [
-        message_to(box.nodes[i], "train", Instruction(i, "run", "arm", SOURCE_HASH, round=4), arrays) for i in box.clients
+        message_to(box.nodes[i], "train", Instruction(i, "run", "token", "arm", SOURCE_HASH, round=4), arrays)
+        for i in box.clients
     ]
     return box.ask(messages, lambda _: shapes)
 

@@ -14,25 +14,32 @@ def context(**node_config):
 
 
 def told(run_name="run", arm="control"):
-    return Instruction(3, run_name, arm, "hash")
+    return Instruction(3, run_name, "token", arm, "hash")
 
 
-def save(folder, number):
-    save_state(folder, number, {"w": np.full(2, number, np.float32)})
+def save(folder, number, token="token"):
+    save_state(folder, token, number, {"w": np.full(2, number, np.float32)})
 
 
 def test_the_newest_state_before_a_round_is_loaded(tmp_path):
-    assert load_state(tmp_path, 1) == {}
+    assert load_state(tmp_path, "token", 1) == {}
     for number in (1, 2, 3):
         save(tmp_path, number)
-    assert load_state(tmp_path, 4)["w"].tolist() == [3, 3]
-    assert load_state(tmp_path, 3)["w"].tolist() == [2, 2]
+    assert load_state(tmp_path, "token", 4)["w"].tolist() == [3, 3]
+    assert load_state(tmp_path, "token", 3)["w"].tolist() == [2, 2]
 
 
 def test_two_rounds_are_kept_so_that_the_last_can_be_done_again(tmp_path):
     for number in (1, 2, 5, 9):
         save(tmp_path, number)
     assert rounds_on_disk(tmp_path) == [5, 9]
+
+
+def test_state_of_an_earlier_run_of_the_same_name_is_not_used(tmp_path):
+    save(tmp_path, 1, token="earlier")
+    assert load_state(tmp_path, "token", 2) == {}
+    save(tmp_path, 2)
+    assert load_state(tmp_path, "token", 3)["w"].tolist() == [2, 2]
 
 
 def test_doing_a_round_again_drops_what_came_after_it(tmp_path):

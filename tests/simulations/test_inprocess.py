@@ -260,3 +260,30 @@ def test_hosting():
     assert hosted(**{"partition-id": 4}) == [4]
     with pytest.raises(RunError, match="partition-id=0"):
         hosted()
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_rounds_in_one_message_equal_rounds_in_many(tmp_path, restart):
+    """A client's own tensors (and AdamW's moments, if kept) survive from message to message."""
+
+    def final(name, every):
+        settings = {"strategy.name": "local", "run.rounds": 3, "run.evaluate-every": every, "train.restart-optimizer": restart}
+        folder = run(tmp_path, name, **settings)
+        return [path.read_bytes() for path in sorted(folder.glob("clients/*/local/round-0003.safetensors"))]
+
+    one, many = final("one", 3), final("many", 1)
+    assert len(one) == 2
+    assert one == many
+
+
+def test_adapter_and_head_stay_with_their_client(finished):
+    from safetensors.numpy import load
+
+    folder, _ = finished
+    image, text = (
+        load((folder / "clients" / p / "federated" / "round-0002.safetensors").read_bytes()) for p in ("000", "006")
+    )
+    start = build_model(parse({}).model, "image", 12, seed=0).state_dict()
+    for name in ("adapter.embed.weight", "head.classifier.weight"):
+        assert not np.array_equal(image[name], start[name].numpy())
+    assert not np.array_equal(image["backbone.latents"], text["backbone.latents"])

@@ -54,7 +54,7 @@ def make_job(**flat):
     config = parse({"run.rounds": 1, "run.evaluate-every": 0, **{k.replace("__", "."): v for k, v in flat.items()}})
     box = mailbox(trainer)
     box.clients = {c.partition_id: c for c in CLIENTS}
-    return Job(config, "run", box, lambda c, share: {"backbone.w": np.zeros(2, np.float32)}, NoProgress())
+    return Job(config, "run", "token", box, lambda c, share: {"backbone.w": np.zeros(2, np.float32)}, NoProgress())
 
 
 def test_plain_mean_of_all_clients():
