@@ -22,8 +22,8 @@ def test_rows_means_and_bytes_by_hand():
         message("control", 0, 7),
         message("federated", 0, 100),
         message("federated", 0, 100),
-        evaluated("federated", 0, 0.9, split="val"),
         evaluated("federated", 0, 0.7),
+        evaluated("federated", 0, 0.9, split="val"),
         evaluated("federated", 1, 0.2),
     ]
     outcome = results(events, 3.0)

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from client.learner import make_learner, train
+from config import parse
+from models.arrays import get_arrays
+from models.groups import shared_names
+from strategies.protocol import Instruction
+
+CONFIG = parse({"train.epochs": 1})
+
+
+def told(**fields):
+    return Instruction(0, "run", "token", "federated", "hash", share="backbone", **fields)
+
+
+def shared_like(learner, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    arrays = get_arrays(learner.model, shared_names(learner.model, "backbone"))
+    return {name: rng.normal(size=value.shape).astype(dtype) for name, value in arrays.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_what_came_is_what_the_client_works_with(tmp_path, dtype):
+    first = make_learner(CONFIG, told(), tmp_path, {}, 1)
+    train(first, {})
+    came = shared_like(first, dtype)
+    second = make_learner(CONFIG, told(round=2), tmp_path, came, 2)
+    for name, value in second.shared().items():
+        assert np.array_equal(value, came[name].astype(np.float32))
+
+
+def test_its_own_tensors_are_those_it_saved(tmp_path):
+    first = make_learner(CONFIG, told(), tmp_path, {}, 1)
+    train(first, {})
+    saved = first.model.adapter.embed.weight.detach().clone()
+    stranger = make_learner(CONFIG, told(), tmp_path / "another", {}, 1)
+    assert not (stranger.model.adapter.embed.weight == saved).all()
+    second = make_learner(CONFIG, told(round=2), tmp_path, shared_like(stranger), 2)
+    assert (second.model.adapter.embed.weight == saved).all()
+
+
+def test_a_private_model_is_not_the_one_that_others_use(tmp_path):
+    common = make_learner(CONFIG, told(), tmp_path, {}, 1)
+    assert make_learner(CONFIG, told(), tmp_path, {}, 1).model is common.model
+    assert make_learner(CONFIG, told(), tmp_path, {}, 1, private=True).model is not common.model
+
+
+def test_a_wrong_shape_names_the_tensor(tmp_path):
+    with pytest.raises(ValueError, match=r"backbone\.latents.*found shape \(1,\), expected \(8, 64\)"):
+        make_learner(CONFIG, told(), tmp_path, {"backbone.latents": np.zeros(1, np.float32)}, 1)
