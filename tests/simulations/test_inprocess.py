@@ -287,3 +287,23 @@ def test_adapter_and_head_stay_with_their_client(finished):
     for name in ("adapter.embed.weight", "head.classifier.weight"):
         assert not np.array_equal(image[name], start[name].numpy())
     assert not np.array_equal(image["backbone.latents"], text["backbone.latents"])
+
+
+def test_the_evaluated_model_is_the_one_after_the_last_round(finished):
+    from strategies.protocol import Instruction
+
+    folder, _ = finished
+    token = json.loads((folder / "manifest.json").read_text())["token"]
+    config = parse({**SMALL, "run.output-dir": str(folder.parent), "run.name": "run"})
+    told = Instruction(0, "run", token, "control", "hash", split="test")
+    losses = [
+        learner.evaluate(learner.make_learner(config, told, folder / "clients" / "000" / "control", {}, before))["loss"]
+        for before in (3, 2)
+    ]
+    (event,) = [
+        e
+        for e in facts(folder)
+        if e["event"] == "evaluate" and e["arm"] == "control" and e["split"] == "test" and e["client"] == 0
+    ]
+    assert event["loss"] == losses[0]
+    assert event["loss"] != losses[1]
