@@ -6,14 +6,33 @@ run without the restarts would flatter averaging.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from flwr.app import Message
+
 from strategies.job import Job
 from strategies.protocol import TRAIN
 
 
 def run(job: Job, arm: str = "local") -> None:
-    """Train every client alone and evaluate it on the test split.
+    """Train every client alone and evaluate it on the test split."""
 
-    One message covers all rounds up to the next look at the validation split, as nothing is exchanged in between.
+    def ask(first_round: int, rounds: int) -> list[Message]:
+        clients = job.mailbox.clients.values()
+        told = [job.instruction(client, arm, round=first_round, rounds=rounds) for client in clients]
+        return [job.message(TRAIN, one, None) for one in told]
+
+    train_without_exchange(job, arm, ask)
+
+
+def train_without_exchange(job: Job, arm: str, ask: Callable[[int, int], list[Message]]) -> None:
+    """Train all rounds of an arm whose models stay on the clients, and evaluate every client on the test split.
+
+    Args:
+        job: the run.
+        arm: name of this part of the run.
+        ask: gives the messages for (first round, number of rounds); one message covers all rounds up to the next look at the
+            validation split, as nothing is exchanged in between.
     """
     begun = job.progress.begin(arm)
     if begun.finished:
@@ -22,8 +41,7 @@ def run(job: Job, arm: str = "local") -> None:
     done, rounds = begun.rounds_done, job.config.run.rounds
     while done < rounds:
         step = min(job.config.run.evaluate_every or rounds, rounds - done)
-        instructions = [job.instruction(client, arm, round=done + 1, rounds=step) for client in clients]
-        replies = job.mailbox.ask([job.message(TRAIN, told, None) for told in instructions], lambda client: {})
+        replies = job.mailbox.ask(ask(done + 1, step), lambda client: {})
         done += step
         job.record_training(replies, arm, done)
         if job.evaluation_due(done):
