@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -18,7 +19,7 @@ from server.checkpoint import Checkpoints
 from strategies import table
 from strategies.job import Job
 from strategies.mailbox import Mailbox, connect
-from strategies.protocol import RunError
+from strategies.protocol import ClientInfo, RunError
 
 app = ServerApp()
 LOG = logging.getLogger("backpack")
@@ -88,7 +89,7 @@ def wanted_clients(config: RunConfig) -> list[int]:
     return wanted
 
 
-def _initial_arrays(config: RunConfig):  # type: ignore[no-untyped-def]
+def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, np.ndarray]]:
     """Return a function that gives the shared tensors of a client's freshly seeded model."""
     from data_partition.text import VOCAB_SIZE
     from models.arrays import get_arrays

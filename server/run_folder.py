@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import time
 import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,7 +38,6 @@ class RunFolder:
         self.token = token
         self.config = config
         self.events_path = path / "events.jsonl"
-        self.start = time.monotonic()
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event; ``time`` is in UTC. The file is flushed, so that a reader sees it at once."""

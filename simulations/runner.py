@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from config import ConfigError, RunConfig
 from simulations.progress import Follower
 
 OUT = Console()
-LOG = logging.getLogger("backpack")
 
 
 def parse_seeds(text: str) -> list[int | None]:
@@ -136,7 +133,7 @@ def failure(config: RunConfig, error: Exception) -> str:
     return f"{error}\n{tail}"
 
 
-def show(path: Path, tell: Callable[..., None] = OUT.print) -> None:
+def show(path: Path) -> None:
     """Print the final table of a run, and where its folder is."""
     outcome = json.loads((path / "results.json").read_text(encoding="utf-8"))
     table = Table(title=f"{path.name}: {outcome['metric']}")
@@ -155,12 +152,12 @@ def show(path: Path, tell: Callable[..., None] = OUT.print) -> None:
     table.add_section()
     means = (_three(outcome["mean_control"]), _three(outcome["mean_accuracy"]), _three(outcome["mean_difference"], "+"))
     table.add_row("mean", "", "", *means, f"{outcome['bytes'] / 1e6:.2f}")
-    tell(table)
+    OUT.print(table)
     number = len(outcome["clients"])
-    tell(f"{outcome['clients_above_chance']} of {number} clients above chance; {outcome['seconds']:.0f} s")
+    OUT.print(f"{outcome['clients_above_chance']} of {number} clients above chance; {outcome['seconds']:.0f} s")
     if outcome["mean_difference"] is not None:
-        tell(f"{outcome['clients_better']} of {number} clients better than their matched control")
-    tell(f"run folder: {path}", soft_wrap=True)
+        OUT.print(f"{outcome['clients_better']} of {number} clients better than their matched control")
+    OUT.print(f"run folder: {path}", soft_wrap=True)
 
 
 def _three(value: float | None, sign: str = "") -> str:

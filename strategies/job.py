@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 
 from config import RunConfig
 from strategies.mailbox import Mailbox, Reply
-from strategies.protocol import EVALUATE, SOURCE_HASH, ClientInfo, Instruction, message_to
+from strategies.protocol import EVALUATE, SOURCE_HASH, ClientInfo, Instruction, message_to, to_arrays
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -77,10 +77,12 @@ class Job:
         }
         return Instruction(**(told | fields))  # type: ignore[arg-type]
 
-    def message(self, message_type: str, instruction: Instruction, arrays: Arrays | None) -> Message:
-        """Address one message, with arrays in the dtype of the wire."""
-        if arrays is not None:
-            arrays = {name: value.astype(self.config.strategy.wire_dtype) for name, value in arrays.items()}
+    def wire(self, arrays: Arrays) -> ArrayRecord:
+        """Wrap arrays in the dtype of the wire; do it once for all clients that get them."""
+        return to_arrays({name: value.astype(self.config.strategy.wire_dtype) for name, value in arrays.items()})
+
+    def message(self, message_type: str, instruction: Instruction, arrays: ArrayRecord | None) -> Message:
+        """Address one message."""
         return message_to(self.mailbox.nodes[instruction.partition_id], message_type, instruction, arrays)
 
     def evaluate(self, messages: Iterable[Message]) -> list[Reply]:

@@ -40,7 +40,8 @@ def join(job: Job, arm: str, joiners: list[ClientInfo], trunk: Arrays | None) ->
         job.instruction(client, arm, total_rounds=1, epochs=settings.joiner_epochs, train_fraction=settings.joiner_fraction)
         for client in joiners
     ]
-    replies = job.mailbox.ask([job.message(TRAIN, told, trunk) for told in instructions], lambda client: {})
+    arrays = None if trunk is None else job.wire(trunk)
+    replies = job.mailbox.ask([job.message(TRAIN, told, arrays) for told in instructions], lambda client: {})
     job.record_training(replies, arm, 1)
     job.evaluate_local(joiners, arm, 1, "test")
     job.progress.finish(arm)

@@ -118,11 +118,11 @@ class ClientInfo:
         return ClientInfo(**{**fields, "classes": tuple(fields["classes"])})
 
 
-def message_to(node_id: int, message_type: str, instruction: Instruction, arrays: Mapping[str, np.ndarray] | None) -> Message:
-    """Build one message; ``arrays`` are the shared tensors by name, or None."""
+def message_to(node_id: int, message_type: str, instruction: Instruction, arrays: ArrayRecord | None) -> Message:
+    """Build one message; ``arrays`` are the shared tensors, or None."""
     content = RecordDict({CONFIG: instruction.to_record()})
     if arrays is not None:
-        content[ARRAYS] = to_arrays(arrays)
+        content[ARRAYS] = arrays
     return Message(content, node_id, message_type)
 
 

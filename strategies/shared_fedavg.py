@@ -93,10 +93,10 @@ class SharedFedAvg(FedAvg):
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Address the sampled clients of a round."""
         run = self.job.config.run
-        tensors = from_arrays(arrays)
+        wired = self._wire(arrays)
         for client in sample(self.clients, self.fraction_train, run.seed, server_round):
             instruction = self.job.instruction(client, self.arm, round=server_round, share=self.share)
-            yield self.job.message(TRAIN, instruction, self._of_cluster(tensors, client))
+            yield self.job.message(TRAIN, instruction, wired[self.cluster_of[client.partition_id]])
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the replies of each cluster; a cluster without a reply is left out of the result."""
@@ -114,10 +114,10 @@ class SharedFedAvg(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address every client: the averaged tensors are evaluated together with each client's own."""
-        tensors = from_arrays(arrays)
+        wired = self._wire(arrays)
         for client in self.clients:
             instruction = self.job.instruction(client, self.arm, round=server_round, split=str(config["split"]))
-            yield self.job.message(EVALUATE, instruction, self._of_cluster(tensors, client))
+            yield self.job.message(EVALUATE, instruction, wired[self.cluster_of[client.partition_id]])
 
     def run(self) -> dict[str, np.ndarray]:
         """Train all rounds and evaluate on the test split; return the final arrays, keyed ``cluster/tensor``.
@@ -143,15 +143,21 @@ class SharedFedAvg(FedAvg):
         job.progress.finish(self.arm)
         return arrays
 
-    def _of_cluster(self, tensors: dict[str, np.ndarray], client: ClientInfo) -> dict[str, np.ndarray]:
-        prefix = f"{self.cluster_of[client.partition_id]}/"
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    def _wire(self, arrays: ArrayRecord) -> dict[str, ArrayRecord]:
+        tensors = from_arrays(arrays)
+        return {name: self.job.wire(_of_cluster(tensors, name)) for name in self.clusters}
 
     def _shapes(self, arrays: dict[str, np.ndarray], client: ClientInfo) -> dict[str, tuple[int, ...]]:
-        return {name: value.shape for name, value in self._of_cluster(arrays, client).items()}
+        own = _of_cluster(arrays, self.cluster_of[client.partition_id])
+        return {name: value.shape for name, value in own.items()}
 
     def _weight(self, reply: Message) -> float:
         return float(_metrics(reply)["num-examples"]) if self.job.config.strategy.weighting == "examples" else 1.0  # type: ignore[arg-type]
+
+
+def _of_cluster(tensors: dict[str, np.ndarray], cluster: str) -> dict[str, np.ndarray]:
+    prefix = f"{cluster}/"
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _metrics(message: Message) -> MetricRecord:

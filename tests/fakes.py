@@ -70,8 +70,9 @@ def mailbox(answer: Answer, record=lambda event, **fields: None, **settings) -> 
 
 
 def ask_all(box: Mailbox, shapes: dict[str, tuple[int, ...]], arrays=None):
+    record = None if arrays is None else to_arrays(arrays)
     messages = [
-        message_to(box.nodes[i], "train", Instruction(i, "run", "token", "arm", SOURCE_HASH, round=4), arrays)
+        message_to(box.nodes[i], "train", Instruction(i, "run", "token", "arm", SOURCE_HASH, round=4), record)
         for i in box.clients
     ]
     return box.ask(messages, lambda _: shapes)

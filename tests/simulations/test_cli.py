@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, messages, and no torch before it is needed."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -99,3 +100,30 @@ def test_compare_names_a_folder_that_is_no_run(tmp_path):
     shown = backpack("compare", str(tmp_path), cwd=tmp_path)
     assert shown.returncode == 2
     assert "expected the folder of a completed run" in shown.stderr
+
+
+def test_a_run_killed_with_sigkill_resumes_to_the_same_bits(tmp_path):
+    """Not an exception inside: the process is gone, and another one goes on."""
+    words = ["run", QUICK, "--set", "run.name=cut", "--set", "run.rounds=6", "--engine", "inprocess"]
+    whole = backpack(*[word.replace("run.name=cut", "run.name=whole") for word in words], cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        [str(BIN / "backpack"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint = tmp_path / "runs" / "cut" / "checkpoints" / "federated" / "round-0002.json"
+    for _ in range(6000):
+        if checkpoint.exists() or process.poll() is not None:
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    process.kill()
+    assert process.wait(10) == -9
+    assert not (tmp_path / "runs" / "cut" / "results.json").exists()
+    resumed = backpack(*words, "--set", "run.resume=true", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    folders = [tmp_path / "runs" / name for name in ("whole", "cut")]
+    tensors = [{p.relative_to(f): p.read_bytes() for p in f.rglob("*.safetensors")} for f in folders]
+    assert tensors[0]
+    assert tensors[0] == tensors[1]
+    clients = [json.loads((f / "results.json").read_text())["clients"] for f in folders]
+    assert clients[0] == clients[1]
