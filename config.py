@@ -27,6 +27,8 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
 DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3}
+IMAGE_SIDE = {"emojipairs": 32}
+"""Side in pixels of the images of each data set."""
 
 
 class ConfigError(ValueError):
@@ -87,6 +89,7 @@ class Data(Section):
         "cldr-en,emojilib-en,emojimart-en", description="text sources used by the groupings mixed and theme"
     )
     max_tokens: Count = Field(24, description="tokens per text; longer texts are cut")
+    vocab_file: str = Field("", description="vocab.txt of bert-base-uncased, 30,522 lines; empty: the shipped one, 2,000 lines")
     augment: bool = Field(True, description="flip and shift of images, word dropout of texts, in training only")
     word_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
 
@@ -115,27 +118,69 @@ class Data(Section):
 
 
 class Model(Section):
-    """Linceiver IO; sizes are those of one client's model."""
+    """One client's model and its sizes. The low-rank projection and adaptive k are those of Linceiver IO alone."""
 
-    name: Literal["linceiver-io"] = "linceiver-io"
+    name: Literal["linceiver-io", "perceiver-io", "perceiver", "beit3"] = "linceiver-io"
     dim: Count = Field(64, description="channels D of tokens and latents")
-    latents: Count = Field(8, description="latent vectors M")
+    latents: Count = Field(8, description="latent vectors M; beit3 has none")
     layers: CountOrZero = Field(2, description="self-attention blocks L of the latent stack")
+    tie_layers: bool = Field(False, description="one set of weights for all blocks of the latent stack")
     heads: Count = Field(4, description="heads of the latent stack")
     cross_heads: Count = Field(4, description="heads of encoder and decoder cross-attention")
     ff_mult: Count = Field(2, description="hidden width of a feed-forward block, in units of dim")
     feed_forward: Literal["gelu", "geglu"] = "gelu"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    low_rank: Literal["none", "basis"] = "basis"
-    rank: Count = Field(16, description="columns k of the low-rank projection of the tokens")
+    low_rank: Literal["none", "basis", "dense", "dense-before", "pool"] = Field(
+        "basis", description="what the rows that attention reads are: all of them, or k projections of them"
+    )
+    rank: Count = Field(16, description="columns k of the low-rank projection; the most of them with adaptive-k")
+    stages: Literal["encoder", "all"] = Field(
+        "encoder", description="where rows are projected: the encoder, or latent stack and decoder too"
+    )
+    sharing: Literal["none", "headwise", "key-value", "layerwise"] = Field(
+        "headwise", description="dense: which matrices are one: of all heads, of keys and values too, of all layers too"
+    )
+    dense_length: CountOrZero = Field(0, description="dense, dense-before: longest input N; 0: the longest of the data")
+    adaptive_k: Literal["none", "prefix", "hard-concrete", "sigmoid"] = Field(
+        "none", description="gate that learns how many columns are kept; sigmoid: the original one, which keeps them all"
+    )
+    k_input_bias: bool = Field(False, description="logits of a column depend on its input: b_j(x)")
+    k_penalty: NotNegative = Field(0.005, description="price of one open column in the training loss")
+    k_target: CountOrZero = Field(0, description="columns that cost nothing; 0: every column is paid for")
+    k_ramp: Positive = Field(2.0, description="prefix: columns over which the gate falls from 1 to 0")
+    k_warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.2, description="share of the steps before k is penalised")
+    k_learning_rate: Positive = Field(0.02, description="learning rate of the gate, on the schedule of the others")
     patch_size: Count = Field(4, description="side of an image patch in pixels")
     fourier_bands: Count = Field(3, description="frequency bands of the Fourier position code, per axis")
+    text_position: Literal["learned", "sinusoidal"] = Field(
+        "learned", description="position code of texts: learned up to data.max-tokens, or sinusoidal for any length"
+    )
+    embedding_dir: str = Field(
+        "", description="folder of a BERT model whose embeddings are used, frozen, for texts; empty: learned embeddings"
+    )
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Model:
+    def _settings_agree(self) -> Model:
         for key, heads in (("heads", self.heads), ("cross-heads", self.cross_heads)):
             if self.dim % heads:
                 raise ValueError(f"model.{key} = {heads} does not divide model.dim = {self.dim}")
+        if self.name != "linceiver-io":
+            for key, value in (("stages", self.stages), ("adaptive-k", self.adaptive_k), ("low-rank", self.low_rank)):
+                if value not in ("encoder", "none", "basis"):
+                    raise ValueError(f"model.{key} = '{value}' needs model.name = 'linceiver-io', found '{self.name}'")
+            return self
+        if self.stages == "all" and self.low_rank != "none" and self.rank > self.latents:
+            raise ValueError(
+                f"model.stages = 'all' projects the {self.latents} latents (model.latents) to model.rank = {self.rank} rows, "
+                f"which is more: use a rank of at most {self.latents}, more latents, or model.stages = 'encoder'"
+            )
+        if (self.adaptive_k != "none" or self.k_input_bias) and self.low_rank in ("none", "pool"):
+            raise ValueError(
+                f"model.adaptive-k = '{self.adaptive_k}' and model.k-input-bias gate the columns of a projection, which "
+                f"model.low-rank = '{self.low_rank}' does not have: use basis, dense or dense-before"
+            )
+        if self.k_target > self.rank:
+            raise ValueError(f"model.k-target = {self.k_target} is above model.rank = {self.rank}, the most columns there are")
         return self
 
 
@@ -151,6 +196,7 @@ class Train(Section):
     clip_norm: NotNegative = Field(1.0, description="largest gradient norm; 0: no clipping")
     restart_optimizer: bool = Field(True, description="a fresh AdamW every round; false: its state stays with the client")
     class_weights: bool = Field(True, description="weight the loss by inverse class frequency")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights stay float32")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = Field(1, description="torch threads of one client")
 
@@ -200,6 +246,28 @@ class RunConfig(Section):
     model: Model = Model()
     train: Train = Train()
     strategy: Strategy = Strategy()
+
+    @model_validator(mode="after")
+    def _model_fits_the_data(self) -> RunConfig:
+        side, patch = IMAGE_SIDE[self.data.dataset], self.model.patch_size
+        if side % patch:
+            raise ValueError(f"model.patch-size = {patch} does not divide the image side of {side} pixels")
+        if self.model.name != "linceiver-io" or self.model.low_rank not in ("dense", "dense-before"):
+            return self
+        lengths = {"images": ((side // patch) ** 2, "patches"), "texts": (self.data.max_tokens, "tokens (data.max-tokens)")}
+        for inputs, (length, unit) in lengths.items():
+            rows = self.model.dense_length or length
+            if length > rows:
+                raise ValueError(
+                    f"{inputs} have {length} {unit}, but model.dense-length = {rows} is the longest input that model.low-rank = "
+                    f"'{self.model.low_rank}' takes: raise it, or use 'basis' or 'pool', which take any length"
+                )
+            if self.model.rank > length:
+                raise ValueError(
+                    f"model.rank = {self.model.rank} is above the {length} {unit} of {inputs}: with model.low-rank = "
+                    f"'{self.model.low_rank}' k is at most N, here {length}"
+                )
+        return self
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -251,9 +319,12 @@ def parse(flat: Mapping[str, Any]) -> RunConfig:
             sections[section] = model.model_validate(nested.get(section, {}))
         except ValidationError as error:
             faults += [_wrong_value(section, model, fault) for fault in error.errors()]
-    if faults:
-        raise ConfigError("the run config is not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
-    return RunConfig(**sections)  # type: ignore[arg-type]
+    if not faults:
+        try:
+            return RunConfig(**sections)  # type: ignore[arg-type]
+        except ValidationError as error:
+            faults += [_wrong_value("", RunConfig, fault) for fault in error.errors()]
+    raise ConfigError("the run config is not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
 
 
 def read_toml(path: Path) -> dict[str, Scalar]:

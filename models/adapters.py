@@ -1,104 +1,26 @@
 """The modality side of the encoder: raw inputs to tokens, and tokens to keys and values. Stays on the client.
 
-Shapes: B batch, N tokens, D channels, I inner width of the encoder's cross-attention (heads x channels of a head).
-
-Both adapters have the same three steps, between which the backbone puts its low-rank projection:
-``tokens(inputs) -> (x_BND, mask_BN or None, grid)``, ``norm(x_BND)``, ``to_kv(x_BKD) -> kv_BK2I`` (keys first).
+Shapes: B batch, N tokens, K rows after a low-rank projection, D channels, I inner width of the encoder's cross-attention.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from models.low_rank import Grid
-
-Tokens = tuple[Tensor, Tensor | None, Grid]
+from models.front_ends import FrontEnd
 
 
-@lru_cache(maxsize=64)
-def fourier_code(grid: Grid, bands: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Fourier position features of a grid, cached: do not write to it.
+class Adapter(nn.Module):
+    """Front end, context norm, and key/value projection; a low-rank projection stands between or after the last two.
 
-    sin(pi f x) and cos(pi f x) for each axis, x in [-1, 1], with frequencies f equally spaced from 1 to half the axis length.
-
-    Returns:
-        Shape (N, 2 * bands * axes), N in row order.
-
-    Source: Perceiver (Jaegle et al., ICML 2021), section 3.2; without the raw coordinate.
+    Args:
+        front: raw inputs to tokens (B,N,D).
+        dim: channels D.
+        inner: inner width I; ``to_kv`` maps (B,K,D) to (B,K,2I), keys first.
     """
-    with torch.inference_mode(False):
-        axes = []
-        for length in grid:
-            frequencies = torch.linspace(1.0, max(length / 2, 1.0), bands, dtype=torch.float64)
-            angles = torch.pi * torch.linspace(-1.0, 1.0, length, dtype=torch.float64)[:, None] * frequencies
-            axes.append(torch.cat([angles.sin(), angles.cos()], dim=-1))
-        index = torch.cartesian_prod(*(torch.arange(length) for length in grid)).view(-1, len(grid))
-        code = torch.cat([features[index[:, i]] for i, features in enumerate(axes)], dim=-1)
-        return code.to(device=device, dtype=dtype)
 
-
-class ImageAdapter(nn.Module):
-    """Square patches with Fourier position features, through one linear map: 4*4*3 + 12 = 60 features by default."""
-
-    def __init__(self, dim: int, inner: int, *, patch_size: int = 4, fourier_bands: int = 3, channels: int = 3) -> None:
+    def __init__(self, front: FrontEnd, dim: int, inner: int) -> None:
         super().__init__()
-        self.patch_size, self.fourier_bands = patch_size, fourier_bands
-        self.patch_features = channels * patch_size**2
-        self.embed = nn.Linear(self.patch_features + 4 * fourier_bands, dim)
+        self.front = front
         self.norm = nn.LayerNorm(dim)
         self.to_kv = nn.Linear(dim, 2 * inner, bias=False)
-
-    def tokens(self, inputs: Tensor) -> Tokens:
-        """Images (B,3,H,W), float in [0, 1] or uint8, to patch tokens (B,N,D) in row order; there is no padding.
-
-        Raises:
-            ValueError: height or width is not a multiple of the patch size.
-        """
-        B, C, H, W = inputs.shape
-        P = self.patch_size
-        if H % P or W % P:
-            raise ValueError(
-                f"image of {H} x {W} pixels does not divide into patches of {P} x {P}: resize it or set model.patch-size"
-            )
-        dtype = self.embed.weight.dtype
-        images = inputs.to(dtype) / 127.5 - 1.0 if inputs.dtype == torch.uint8 else inputs.to(dtype) * 2.0 - 1.0
-        patches = images.view(B, C, H // P, P, W // P, P).permute(0, 2, 4, 1, 3, 5).reshape(B, -1, self.patch_features)
-        # The position part is the same for all images: it is mapped once and added, not concatenated to every patch.
-        weight_patch, weight_place = torch.split(self.embed.weight, [self.patch_features, 4 * self.fourier_bands], dim=1)
-        grid = (H // P, W // P)
-        place_ND = fourier_code(grid, self.fourier_bands, dtype, inputs.device) @ weight_place.T + self.embed.bias
-        return patches @ weight_patch.T + place_ND, None, grid
-
-
-class TextAdapter(nn.Module):
-    """Word embedding plus a learned position code; token id 0 is padding."""
-
-    def __init__(self, dim: int, inner: int, *, vocab_size: int, max_tokens: int) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(vocab_size, dim, padding_idx=0)
-        nn.init.trunc_normal_(self.embed.weight, std=0.02)  # PyTorch's std of 1 drowns what few steps can learn
-        self.place = nn.Parameter(torch.empty(max_tokens, dim))
-        nn.init.trunc_normal_(self.place, std=0.02)
-        with torch.no_grad():
-            self.embed.weight[0] = 0.0
-        self.norm = nn.LayerNorm(dim)
-        self.to_kv = nn.Linear(dim, 2 * inner, bias=False)
-
-    def tokens(self, inputs: Tensor) -> Tokens:
-        """Token ids (B,N), integers, to tokens (B,N,D) and the mask (B,N) of those that are not padding.
-
-        Raises:
-            ValueError: there are more tokens than positions.
-        """
-        N = inputs.shape[1]
-        if len(self.place) < N:
-            raise ValueError(
-                f"text of {N} tokens, but the model has {len(self.place)} positions: cut it or set data.max-tokens"
-            )
-        return self.embed(inputs) + self.place[:N], inputs != 0, (N,)
-
-
-Adapter = ImageAdapter | TextAdapter

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from config import Model
-from models.adapters import Adapter, ImageAdapter, TextAdapter
+from models.adapters import Adapter
+from models.front_ends import FrontEnd, ImageFrontEnd, TextFrontEnd
 from models.groups import Group
 from models.linceiver import Backbone, Head, LinceiverIO
 
@@ -37,8 +38,8 @@ def seeded(seed: int, group: Group, modality: str = "") -> Iterator[None]:
         yield
 
 
-def build_adapter(settings: Model, task: Task) -> Adapter:
-    """Build the adapter of a modality.
+def build_front_end(settings: Model, task: Task) -> FrontEnd:
+    """Build the front end of a modality.
 
     Raises:
         ValueError: the modality is unknown, or the sizes of its data are missing or do not fit the settings.
@@ -48,13 +49,13 @@ def build_adapter(settings: Model, task: Task) -> Adapter:
             raise ValueError(
                 f"model.patch-size = {settings.patch_size} does not divide the image side of {task.image_size} pixels"
             )
-        return ImageAdapter(settings.dim, settings.dim, patch_size=settings.patch_size, fourier_bands=settings.fourier_bands)
+        return ImageFrontEnd(settings.dim, patch_size=settings.patch_size, fourier_bands=settings.fourier_bands)
     if task.modality == "text":
         if task.vocab_size < 2 or task.max_tokens < 1:
             raise ValueError(
                 f"a text model needs vocab_size >= 2 and max_tokens >= 1: found {task.vocab_size} and {task.max_tokens}"
             )
-        return TextAdapter(settings.dim, settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens)
+        return TextFrontEnd(settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens)
     raise ValueError(f"modality {task.modality!r} is unknown: expected 'image' or 'text'")
 
 
@@ -73,7 +74,7 @@ def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
             dropout=settings.dropout,
         )
     with seeded(seed, Group.ADAPTER, task.modality):
-        adapter = build_adapter(settings, task)
+        adapter = Adapter(build_front_end(settings, task), settings.dim, settings.dim)
     with seeded(seed, Group.HEAD, task.modality):
         head = Head(settings.dim, task.num_classes, cross_heads=settings.cross_heads, final_norm=True)
     return LinceiverIO(adapter, backbone, head)

@@ -33,11 +33,11 @@ def test_what_came_is_what_the_client_works_with(tmp_path, dtype):
 def test_its_own_tensors_are_those_it_saved(tmp_path):
     first = make_learner(CONFIG, told(), tmp_path, {}, 1)
     train(first, {})
-    saved = first.model.adapter.embed.weight.detach().clone()
+    saved = first.model.adapter.front.embed.weight.detach().clone()
     stranger = make_learner(CONFIG, told(), tmp_path / "another", {}, 1)
-    assert not (stranger.model.adapter.embed.weight == saved).all()
+    assert not (stranger.model.adapter.front.embed.weight == saved).all()
     second = make_learner(CONFIG, told(round=2), tmp_path, shared_like(stranger), 2)
-    assert (second.model.adapter.embed.weight == saved).all()
+    assert (second.model.adapter.front.embed.weight == saved).all()
 
 
 def test_a_private_model_is_not_the_one_that_others_use(tmp_path):

@@ -76,9 +76,9 @@ def test_patches_are_in_row_order() -> None:
     model = tiny("image")
     assert isinstance(model, LinceiverIO)
     image = torch.zeros(1, 3, 16, 16)
-    before, _, grid = model.adapter.tokens(image)
+    before, _, grid = model.adapter.front(image)
     image[0, :, 4:8, 8:12] = 1.0  # second row of patches, third column
-    after, mask, _ = model.adapter.tokens(image)
+    after, mask, _ = model.adapter.front(image)
     changed = (after != before).any(dim=-1)[0].nonzero().flatten().tolist()
     assert (grid, mask, changed) == ((4, 4), None, [6])
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.adapters import TextAdapter
+from models.adapters import Adapter
+from models.front_ends import TextFrontEnd
 from models.linceiver import Backbone, Head, LinceiverIO
 
 DIM, CROSS_HEADS, CROSS_DIM_HEAD, HEADS, DIM_HEAD, LAYERS, CLASSES = 32, 1, 64, 4, 16, 2, 7
@@ -18,7 +19,7 @@ def ours(queries: int, decoder_ff: bool) -> LinceiverIO:
     cross = {"cross_heads": CROSS_HEADS, "cross_dim_head": CROSS_DIM_HEAD, "ff_mult": 4, "feed_forward": "geglu"}
     backbone = Backbone(DIM, latents=6, layers=LAYERS, heads=HEADS, dim_head=DIM_HEAD, rank=0, **cross)
     head = Head(DIM, CLASSES, queries=queries, latent_mean="none", decoder_ff=decoder_ff, **cross)
-    return LinceiverIO(TextAdapter(DIM, inner, vocab_size=30, max_tokens=9), backbone, head).eval()
+    return LinceiverIO(Adapter(TextFrontEnd(DIM, vocab_size=30, max_tokens=9), DIM, inner), backbone, head).eval()
 
 
 def theirs(decoder_ff: bool) -> nn.Module:
@@ -83,7 +84,7 @@ def test_output_equals_perceiver_io(queries: int, decoder_ff: bool, padding: boo
     if padding:
         ids[0, 4:] = 0
         ids[1, 1:] = 0
-    x_BND, mask_BN, _ = model.adapter.tokens(ids)
+    x_BND, mask_BN, _ = model.adapter.front(ids)
     assert mask_BN is not None
     assert bool(mask_BN.all()) is not padding
     with torch.no_grad():

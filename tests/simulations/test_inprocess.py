@@ -284,7 +284,7 @@ def test_adapter_and_head_stay_with_their_client(finished):
         load((folder / "clients" / p / "federated" / "round-0002.safetensors").read_bytes()) for p in ("000", "006")
     )
     start = build_model(parse({}).model, "image", 12, seed=0).state_dict()
-    for name in ("adapter.embed.weight", "head.classifier.weight"):
+    for name in ("adapter.front.embed.weight", "head.classifier.weight"):
         assert not np.array_equal(image[name], start[name].numpy())
     assert not np.array_equal(image["backbone.latents"], text["backbone.latents"])
 
