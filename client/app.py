@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,7 +154,7 @@ def _learner(
     return make_learner(config, instruction, folder, shared, for_round, private)
 
 
-def _reply(message: Message, metrics: dict[str, float], tensors: Tensors) -> Message:
+def _reply(message: Message, metrics: Mapping[str, float | list[int]], tensors: Tensors) -> Message:
     content = RecordDict({METRICS: MetricRecord({**metrics})})
     if tensors:
         content[ARRAYS] = to_arrays(tensors)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from client import training
 from client.learner import Learner, make_recipe
+from client.schedule import column_price
 from client.seeding import seed_for
 from client.state import save_state
 from config import RunConfig
@@ -38,12 +39,12 @@ def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callabl
     ids = [learner.data.subgroup.partition_id for learner in learners]
     recipes = [make_recipe(config, learner.data, learner.device) for learner in learners]
     union = nn.ModuleList([learner.model for learner in learners])
-    optimizer = training.make_optimizer(union, settings)
+    optimizer = training.make_optimizer(union, settings, config.model.k_learning_rate)
     per_round = told.epochs * sum(training.steps_per_epoch(learner.data.train, settings) for learner in learners)
     losses: list[float] = []
     for server_round in range(told.round, told.round + told.rounds):
         if settings.restart_optimizer:
-            optimizer = training.make_optimizer(union, settings)
+            optimizer = training.make_optimizer(union, settings, config.model.k_learning_rate)
         torch.manual_seed(seed_for(config.run.seed, -1, server_round, "dropout"))
         generators = [
             torch.Generator().manual_seed(seed_for(config.run.seed, partition, server_round, "batches")) for partition in ids
@@ -62,7 +63,9 @@ def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callabl
                 learner, recipe = learners[index], recipes[index]
                 changed = training.augmented(inputs, recipe, generators[index]).to(learner.device)
                 training.set_learning_rate(optimizer, settings, step, told.total_rounds * per_round)
-                losses.append(training.training_step(learner.model, optimizer, changed, labels.to(learner.device), recipe, {}))
+                price = column_price(config.model, step, told.total_rounds * per_round)
+                labels = labels.to(learner.device)
+                losses.append(training.training_step(learner.model, optimizer, changed, labels, recipe, {}, price))
                 step += 1
     last_round = told.round + told.rounds - 1
     for partition, learner in zip(ids, learners, strict=True):

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client import training
+from client import pruning, training
 from client.device import choose_device
+from client.schedule import column_price
 from client.seeding import seed_for
 from client.state import load_state, save_state
 from config import Data, Model, RunConfig
@@ -99,20 +100,23 @@ def make_learner(
     return Learner(config, instruction, data, model, device, folder, kept)
 
 
-def train(learner: Learner, shared: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Train the rounds of the instruction, save the state after the last, and return the metrics of the last."""
+def train(learner: Learner, shared: Mapping[str, np.ndarray]) -> dict[str, float | list[int]]:
+    """Train the rounds of the instruction, save the state after the last, and return the metrics of the last.
+
+    A client with adaptive k also returns the ``columns`` that it kept open, and their number ``k``.
+    """
     config, told = learner.config, learner.instruction
     start = time.monotonic()
     recipe = make_recipe(config, learner.data, learner.device)
     parameters = dict(learner.model.named_parameters())
     anchor = {name: parameters[name].detach().clone() for name in shared} if recipe.proximal_mu > 0 else {}
-    optimizer = training.make_optimizer(learner.model, config.train)
+    optimizer = training.make_optimizer(learner.model, config.train, config.model.k_learning_rate)
     if not config.train.restart_optimizer:
         restore_moments(optimizer, parameters, learner.optimizer_state)
     losses: list[float] = []
     for server_round in range(told.round, told.round + told.rounds):
         if config.train.restart_optimizer:
-            optimizer = training.make_optimizer(learner.model, config.train)
+            optimizer = training.make_optimizer(learner.model, config.train, config.model.k_learning_rate)
         losses = train_round(learner, optimizer, recipe, server_round, anchor)
     tensors = get_arrays(learner.model, named_tensors(learner.model))
     if not config.train.restart_optimizer:
@@ -124,6 +128,7 @@ def train(learner: Learner, shared: Mapping[str, np.ndarray]) -> dict[str, float
         "loss": sum(losses) / len(losses),
         "steps": len(losses) * told.rounds,
         "seconds-training": time.monotonic() - start,
+        **pruning.kept_columns(learner.model),
     }
 
 
@@ -150,23 +155,28 @@ def train_round(
         for inputs, labels in training.batches(split, settings, generator):
             changed = training.augmented(inputs, recipe, generator).to(learner.device)
             training.set_learning_rate(optimizer, settings, step, total)
-            losses.append(training.training_step(learner.model, optimizer, changed, labels.to(learner.device), recipe, anchor))
+            price = column_price(learner.config.model, step, total)
+            labels = labels.to(learner.device)
+            losses.append(training.training_step(learner.model, optimizer, changed, labels, recipe, anchor, price))
             step += 1
     return losses
 
 
 def evaluate(learner: Learner) -> dict[str, float]:
-    """Evaluate the split of the instruction."""
-    split = learner.data.test if learner.instruction.split == "test" else learner.data.val
-    metrics = training.evaluate(learner.model, split, learner.num_classes, learner.device)
-    return {"partition-id": learner.instruction.partition_id, **metrics}
+    """Evaluate the split of the instruction; a model that closes columns is evaluated without them."""
+    final = learner.instruction.split == "test"
+    split = learner.data.test if final else learner.data.val
+    model, facts = pruning.without_closed_columns(learner.model, split.inputs[:32].to(learner.device) if final else None)
+    metrics = training.evaluate(model, split, learner.num_classes, learner.device)
+    return {"partition-id": learner.instruction.partition_id, **metrics, **facts}
 
 
 def make_recipe(config: RunConfig, data: ClientData, device: torch.device) -> training.Recipe:
     """Return how a client trains under this config."""
     classes = len(data.subgroup.classes)
     weight = class_weights(data.train.labels, classes).to(device) if config.train.class_weights else None
-    return training.Recipe(config.train, config.data, data.subgroup.modality, weight, config.strategy.proximal_mu)
+    modality, mu = data.subgroup.modality, config.strategy.proximal_mu
+    return training.Recipe(config.train, config.data, modality, weight, mu, config.model.k_target)
 
 
 def moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> Arrays:

@@ -1,10 +1,10 @@
-"""Learning-rate schedules over the whole run, so that a round continues where the last one ended."""
+"""Schedules over the whole run, so that a round continues where the last one ended."""
 
 from __future__ import annotations
 
 import math
 
-from config import Train
+from config import Model, Train
 
 
 def learning_rate(train: Train, step: int, total_steps: int) -> float:
@@ -30,6 +30,11 @@ def learning_rate(train: Train, step: int, total_steps: int) -> float:
     if train.schedule == "constant":
         return train.learning_rate
     return train.learning_rate * _cosine(1.0, 0.0, (step / total_steps - train.warmup) / (1 - train.warmup))
+
+
+def column_price(model: Model, step: int, total_steps: int) -> float:
+    """Return λ of a step, what an open column costs: nothing in the first ``k_warmup`` of the steps, then ``k_penalty``."""
+    return model.k_penalty if model.adaptive_k != "none" and step >= model.k_warmup * total_steps else 0.0
 
 
 def _cosine(start: float, end: float, share: float) -> float:

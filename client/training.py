@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from config import Data, Train
 from data_partition.augment import drop_words, flip_and_shift
 from data_partition.client_data import Split
 from data_partition.metrics import balanced_accuracy
+from models.gates import gates, paid_columns
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Recipe:
         modality: ``image`` or ``text``.
         weight: loss weight of each class, shape (classes,); None: equal.
         proximal_mu: FedProx coefficient μ.
+        k_target: open columns that cost nothing.
     """
 
     train: Train
@@ -33,13 +36,22 @@ class Recipe:
     modality: str
     weight: Tensor | None
     proximal_mu: float = 0.0
+    k_target: int = 0
 
 
-def make_optimizer(model: nn.Module, train: Train) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter, ICLR 2019); weight decay acts on matrices only, not on biases and norms."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def make_optimizer(model: nn.Module, train: Train, k_learning_rate: float) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter, ICLR 2019) with a learning rate of its own for gates.
+
+    Weight decay acts on matrices only, not on biases, norms and gates.
+    """
+    gated = [p for gate in gates(model) for p in gate.parameters()]
+    rest = [p for p in model.parameters() if p.requires_grad and not any(p is gate for gate in gated)]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": train.weight_decay, "lr_scale": 1.0},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "lr_scale": 1.0},
+    ]
+    if gated:
+        groups.append({"params": gated, "weight_decay": 0.0, "lr_scale": k_learning_rate / train.learning_rate})
     return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
 
 
@@ -71,6 +83,7 @@ def training_step(
     labels: Tensor,
     recipe: Recipe,
     anchor: Mapping[str, Tensor],
+    column_price: float = 0.0,
 ) -> float:
     """Do one optimisation step and return its loss.
 
@@ -81,6 +94,7 @@ def training_step(
         labels: shape (B,).
         recipe: loss and clipping.
         anchor: parameters that the FedProx term μ/2 Σ‖w − w_anchor‖² pulls towards (Li et al., MLSys 2020, Eq. 2).
+        column_price: λ of the term λ Σ max(0, open columns − k*) of adaptive k.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -90,6 +104,8 @@ def training_step(
         parameters = dict(model.named_parameters())
         distance = torch.stack([(parameters[name] - value).square().sum() for name, value in anchor.items()]).sum()
         loss = loss + 0.5 * recipe.proximal_mu * distance
+    if column_price > 0 and (columns := paid_columns(model, recipe.k_target)) is not None:
+        loss = loss + column_price * columns
     value = loss.item()
     if value != value or value in (float("inf"), float("-inf")):
         raise FloatingPointError(f"the training loss is {value}: lower train.learning-rate or set train.clip-norm")
@@ -98,14 +114,16 @@ def training_step(
     if recipe.train.clip_norm > 0:
         nn.utils.clip_grad_norm_((p for p in model.parameters() if p.grad is not None), recipe.train.clip_norm)
     optimizer.step()
+    for gate in gates(model):
+        gate.clamp_()
     return value
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int, total_steps: int) -> None:
-    """Set the learning rate of the next step."""
+    """Set the learning rate of the next step, times each parameter group's ``lr_scale``."""
     rate = learning_rate(train, step, total_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["lr_scale"]
 
 
 @torch.inference_mode()

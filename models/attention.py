@@ -6,10 +6,13 @@ All attention goes through ``scaled_dot_product_attention``, which picks the fas
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.low_rank import Projection
 
 FeedForwardKind = Literal["gelu", "geglu"]
 
@@ -25,7 +28,9 @@ def merge_heads(x_BHNd: Tensor) -> Tensor:
     return x_BHNd.transpose(1, 2).flatten(2)
 
 
-def cross_attend(q_NI: Tensor, kv_BK2I: Tensor, heads: int, mask_BK: Tensor | None = None) -> Tensor:
+def cross_attend(
+    q_NI: Tensor, kv_BK2I: Tensor, heads: int, mask_BK: Tensor | None = None, bias_BK: Tensor | None = None
+) -> Tensor:
     """Attention of queries that are the same for every sample.
 
     Args:
@@ -33,17 +38,27 @@ def cross_attend(q_NI: Tensor, kv_BK2I: Tensor, heads: int, mask_BK: Tensor | No
         kv_BK2I: projected keys and values (B, K, 2I), keys first.
         heads: heads H; divides I.
         mask_BK: True where a key is real. A sample with no real key attends to all of them, so that it stays finite.
+        bias_BK: added to the logits of a key for all heads and queries, (B, K) or (K,), instead of a mask; -inf closes it.
 
     Returns:
         Attended values (B, N, I).
     """
-    B, K, width = kv_BK2I.shape
-    k_BHKd, v_BHKd = kv_BK2I.view(B, K, 2, heads, width // (2 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    B, K, _ = kv_BK2I.shape
+    k_BHKd, v_BHKd = split_keys_values(kv_BK2I, heads)
     q_BHNd = split_heads(q_NI.unsqueeze(0), heads).expand(B, -1, -1, -1)
     mask = None
     if mask_BK is not None:
         mask = (mask_BK | ~mask_BK.any(dim=1, keepdim=True))[:, None, None, :]
+    elif bias_BK is not None:
+        mask = bias_BK.to(q_BHNd.dtype).expand(B, K)[:, None, None, :]
     return merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHKd, v_BHKd, attn_mask=mask))
+
+
+def split_keys_values(kv_BK2I: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """(B,K,2I), keys first, -> keys and values, both (B,H,K,d)."""
+    B, K, width = kv_BK2I.shape
+    k_BHKd, v_BHKd = kv_BK2I.view(B, K, 2, heads, width // (2 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    return k_BHKd, v_BHKd
 
 
 class FeedForward(nn.Module):
@@ -73,21 +88,35 @@ class FeedForward(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Pre-norm multi-head self-attention with residual; q, k and v are one matrix, so that they are one product."""
+    """Pre-norm multi-head self-attention with residual; q, k and v are one matrix, so that they are one product.
 
-    def __init__(self, dim: int, heads: int, dim_head: int, dropout: float = 0.0) -> None:
+    Args:
+        projection: low-rank projection of the rows that keys and values are made of; None: of all rows.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, dim_head: int, dropout: float = 0.0, projection: Projection | None = None
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.projection = projection
         self.out = nn.Linear(heads * dim_head, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B,N,D) -> (B,N,D)."""
         B, N, _ = x_BND.shape
-        q_BHNd, k_BHNd, v_BHNd = self.qkv(self.norm(x_BND)).view(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        attended_BNI = merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd))
+        normed_BND = self.norm(x_BND)
+        if self.projection is None:
+            q_BHNd, k_BHKd, v_BHKd = self.qkv(normed_BND).view(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            inner = len(self.qkv.weight) // 3
+            q_BHNd = split_heads(F.linear(normed_BND, self.qkv.weight[:inner]), self.heads)
+            to_kv = partial(F.linear, weight=self.qkv.weight[inner:])
+            k_BHKd, v_BHKd = split_keys_values(self.projection(normed_BND, to_kv, None, (N,)), self.heads)
+        attended_BNI = merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHKd, v_BHKd))
         change_BND: Tensor = self.dropout(self.out(attended_BNI))
         return x_BND + change_BND
 
@@ -96,10 +125,17 @@ class LatentBlock(nn.Module):
     """One block of the latent stack: self-attention, then feed-forward."""
 
     def __init__(
-        self, dim: int, heads: int, dim_head: int, mult: int, kind: FeedForwardKind = "gelu", dropout: float = 0.0
+        self,
+        dim: int,
+        heads: int,
+        dim_head: int,
+        mult: int,
+        kind: FeedForwardKind = "gelu",
+        dropout: float = 0.0,
+        projection: Projection | None = None,
     ) -> None:
         super().__init__()
-        self.attn = SelfAttention(dim, heads, dim_head, dropout)
+        self.attn = SelfAttention(dim, heads, dim_head, dropout, projection)
         self.ff = FeedForward(dim, mult, kind, dropout)
 
     def forward(self, x_BMD: Tensor) -> Tensor:

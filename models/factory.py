@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,8 +15,10 @@ from torch import nn
 from config import Model
 from models.adapters import Adapter
 from models.front_ends import FrontEnd, ImageFrontEnd, TextFrontEnd
+from models.gates import InputBias, make_gate
 from models.groups import Group
 from models.linceiver import Backbone, Head, LinceiverIO
+from models.low_rank import Basis, make_projection
 
 
 @dataclass(frozen=True)
@@ -61,23 +64,52 @@ def build_front_end(settings: Model, task: Task) -> FrontEnd:
 
 def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
     """Build Linceiver IO."""
+    everywhere = settings.stages == "all"
+    projection = partial(make_projection, settings.low_rank, settings.rank, sharing=settings.sharing)
     with seeded(seed, Group.BACKBONE):
+        per_layer = [
+            projection(length=settings.latents, heads=settings.heads)
+            for _ in range(1 if settings.sharing == "layerwise" else settings.layers)
+            if everywhere
+        ]
         backbone = Backbone(
             settings.dim,
             latents=settings.latents,
             layers=settings.layers,
             heads=settings.heads,
             cross_heads=settings.cross_heads,
-            rank=settings.rank if settings.low_rank == "basis" else 0,
+            projection=Basis(settings.rank, nested=settings.adaptive_k == "prefix") if settings.low_rank == "basis" else None,
+            latent_projections=per_layer * (settings.layers // max(1, len(per_layer))),
+            tie_layers=settings.tie_layers,
             ff_mult=settings.ff_mult,
             feed_forward=settings.feed_forward,
             dropout=settings.dropout,
         )
     with seeded(seed, Group.ADAPTER, task.modality):
-        adapter = Adapter(build_front_end(settings, task), settings.dim, settings.dim)
+        own = settings.low_rank in ("dense", "dense-before", "pool")
+        length = settings.dense_length or num_tokens(settings, task)
+        adapter = Adapter(
+            build_front_end(settings, task),
+            settings.dim,
+            settings.dim,
+            projection(length=length, heads=settings.cross_heads) if own else None,
+            make_gate(settings.adaptive_k, settings.rank, settings.k_ramp),
+            InputBias(settings.dim, settings.rank) if settings.k_input_bias else None,
+        )
     with seeded(seed, Group.HEAD, task.modality):
-        head = Head(settings.dim, task.num_classes, cross_heads=settings.cross_heads, final_norm=True)
+        head = Head(
+            settings.dim,
+            task.num_classes,
+            cross_heads=settings.cross_heads,
+            projection=projection(length=settings.latents, heads=settings.cross_heads) if everywhere else None,
+            final_norm=True,
+        )
     return LinceiverIO(adapter, backbone, head)
+
+
+def num_tokens(settings: Model, task: Task) -> int:
+    """Return the longest input N of a task in tokens."""
+    return (task.image_size // settings.patch_size) ** 2 if task.modality == "image" else task.max_tokens
 
 
 class Builder(Protocol):

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from models.low_rank import Grid
+from models.cosine import Grid
 
 Tokens = tuple[Tensor, Tensor | None, Grid]
 

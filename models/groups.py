@@ -26,6 +26,8 @@ class Group(StrEnum):
 # FedCola (Sun et al., ECCV 2024) shares self-attention and keeps feed-forward blocks local. Here: the fused query, key and
 # value matrices of the latent stack. Their output matrices stay local, which keeps the payload below 30 % of the backbone.
 ATTENTION = re.compile(r"backbone\..*\bqkv\.weight")
+# Which columns of the low-rank projection are open is each client's own affair: it never travels, whatever is shared.
+LOCAL = re.compile(r"adapter\.(gate|input_bias)\..*")
 
 
 def group_of(name: str) -> Group:
@@ -73,7 +75,7 @@ def shared_names(model: nn.Module, share: str) -> list[str]:
             raise ValueError(
                 f"strategy.share = {share!r}: expected backbone, attention, backbone+adapter or backbone+adapter+head"
             )
-        names = group_names(model, *(Group(word) for word in words))
+        names = [name for name in group_names(model, *(Group(word) for word in words)) if not LOCAL.fullmatch(name)]
     if not names:
         raise ValueError(
             f"strategy.share = {share!r}: the model has no such tensor; with 'attention' it needs model.layers > 0"

@@ -1,95 +1,69 @@
-"""The low-rank projection of the tokens: E^T X with E = Phi C, a fixed cosine basis Phi and a learned mixing matrix C.
+"""Low-rank projections: attention reads k rows instead of the N tokens (or M latents) it was given.
 
-Shapes: B batch, N tokens, D channels, R basis functions, K rows of the projection.
+==============  ====================================================================  ==================  ==========
+form            keys and values                                                       weights             lengths
+==============  ====================================================================  ==================  ==========
+``basis``       to_kv(E^T X), E = Phi C: fixed cosines Phi (N x R), learned C (R x k)  R k                 any
+``dense``       E^T (X W_k), F^T (X W_v), as in Linformer                              2 N k, see below    up to N
+``dense-before``  to_kv(E^T X), one E for keys, values and heads                       N k                 up to N
+``pool``        to_kv of the means of k equal parts                                    0                   any
+==============  ====================================================================  ==================  ==========
 
-Linformer (Wang et al. 2020, arXiv 2006.04768) learns a dense E (N x k), whose shape depends on the length of the input. Here
-column r of Phi is a cosine on token coordinates (n + 1/2) / N in (0, 1), so that C (R x k) has one shape for every length and
-modality, and can be averaged between image and text clients.
+Shapes: B batch, N tokens, D channels, R basis functions, K rows of the projection, H heads, I inner width (heads x channels).
+
+Sources: ``dense`` is Linformer (Wang et al. 2020, arXiv 2006.04768), Eq. 7, with the sharing of its section 4: none (E and F
+for each head), headwise (one E, one F), key-value (E = F), layerwise (E = F, one for all layers). ``dense-before`` uses
+E^T (X W) = (E^T X) W, which needs no to_kv of the tokens. ``pool`` is one of its "general projections". In ``basis`` the
+learned part has one shape for every length and modality, so that image and text clients can average it.
+
+Every form takes padded batches: a sample gives the same rows with and without padding. Rows keep the variance of the tokens:
+columns of Phi have norm 1, and a dense E cut to n < N tokens is scaled by sqrt(N / n).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Literal
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-Grid = tuple[int, ...]
+from models.cosine import Grid, axis, cosine_basis, masked_basis
 
-
-def cosine(coordinates: Tensor, lengths: Tensor, frequencies: Tensor) -> Tensor:
-    """DCT-II basis functions s_f cos(pi f x), s_f = sqrt((2 - [f = 0]) / length), so that columns are orthonormal.
-
-    A frequency of ``length`` or more cannot be told from a lower one on so few tokens: its column is zero.
-
-    Args:
-        coordinates: (n + 1/2) / length of each token, shape (…, N).
-        lengths: tokens of the sequence, shape (…, 1).
-        frequencies: half periods over the sequence, integers, shape (R,).
-
-    Returns:
-        Shape (…, N, R).
-    """
-    energy = (1 + (frequencies > 0)) * (frequencies < lengths[..., None])
-    scale = (energy / lengths[..., None].to(coordinates.dtype)).sqrt()
-    return scale * torch.cos(math.pi * coordinates[..., None] * frequencies)
+Form = Literal["none", "basis", "dense", "dense-before", "pool"]
+Sharing = Literal["none", "headwise", "key-value", "layerwise"]
+ToKeysValues = Callable[[Tensor], Tensor]
 
 
-def axis(length: int, frequencies: Tensor) -> Tensor:
-    """One axis of the basis, float64, shape (length, R)."""
-    coordinates = (torch.arange(length, dtype=torch.float64) + 0.5) / length
-    return cosine(coordinates, torch.tensor([length]), frequencies)
+def mixing_matrix(rank: int, nested: bool = False) -> Tensor:
+    """Initial C (R x K): the inverse cosine transform, which makes the K rows of E^T X local in a sequence.
 
-
-def frequency_order(rank: int) -> list[tuple[int, int]]:
-    """The first ``rank`` frequency pairs (u, v) by u^2 + v^2, then by u; the same for every grid.
-
-    >>> frequency_order(4)
-    [(0, 0), (0, 1), (1, 0), (1, 1)]
-    """
-    side = range(2 * math.isqrt(rank) + 2)
-    return sorted(((u, v) for u in side for v in side), key=lambda pair: (pair[0] ** 2 + pair[1] ** 2, pair))[:rank]
-
-
-@lru_cache(maxsize=64)
-def cosine_basis(grid: Grid, rank: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Phi^T of one grid, cached: do not write to it.
+    Row k then is the sequence resampled at (k + 1/2) / K of its length, and the sequence itself if N = K. With the identity
+    each row would be one frequency over all tokens, from which attention, being a positive mixture, cannot pick a word.
 
     Args:
-        grid: (N,) for a sequence, (height, width) for an image whose tokens are in row order.
-        rank: rows R, from the lowest frequency upwards.
-
-    Returns:
-        Shape (R, N); rows are orthonormal, or zero where the grid has too few tokens for the frequency.
+        rank: R = K.
+        nested: order the columns so that any first k of them lie evenly over the sequence, for a gate that closes the last.
     """
-    # A tensor made in inference mode could not take part in a later training step.
-    with torch.inference_mode(False):
-        if len(grid) == 1:
-            basis = axis(grid[0], torch.arange(rank))
-        else:
-            rows, columns = torch.tensor(frequency_order(rank)).T
-            basis = (axis(grid[0], rows)[:, None] * axis(grid[1], columns)[None]).flatten(0, 1)
-        return basis.T.contiguous().to(device=device, dtype=dtype)
+    mix = axis(rank, torch.arange(rank)).T.float()
+    return (mix[:, spread_order(rank)] if nested else mix).contiguous()
 
 
-def masked_basis(mask_BN: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
-    """Phi of sequences of different lengths in one padded batch: row n of a sample is what it is without the padding.
+def spread_order(count: int) -> list[int]:
+    """Order the places 0 … count-1 so that every beginning of the list is spread evenly: the van der Corput sequence.
 
-    Args:
-        mask_BN: True where a token is real; real tokens need not be at the front.
-        rank: columns R.
-
-    Returns:
-        Shape (B, N, R), zero at padding.
+    >>> spread_order(8)
+    [0, 4, 2, 6, 1, 5, 3, 7]
     """
-    lengths_B1 = mask_BN.sum(dim=1, keepdim=True).clamp(min=1)
-    coordinates_BN = (mask_BN.cumsum(dim=1) - 0.5).to(dtype) / lengths_B1
-    return cosine(coordinates_BN, lengths_B1, torch.arange(rank, device=mask_BN.device)) * mask_BN[..., None]
+    bits = max(count - 1, 1).bit_length()
+    halving = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits))
+    return [place for place in halving if place < count]
 
 
 def project(x_BND: Tensor, mix_RK: Tensor, mask_BN: Tensor | None, grid: Grid) -> Tensor:
-    """E^T X as C^T (Phi^T X), which never builds the N x k matrix E.
+    """E^T X of the form ``basis``.
 
     Args:
         x_BND: normalised tokens.
@@ -100,10 +74,206 @@ def project(x_BND: Tensor, mix_RK: Tensor, mask_BN: Tensor | None, grid: Grid) -
     Returns:
         Shape (B, K, D).
     """
-    B, R = len(x_BND), len(mix_RK)
+    B, R, K = len(x_BND), *mix_RK.shape
     if mask_BN is None:
         basis_BRN = cosine_basis(grid, R, x_BND.dtype, x_BND.device).expand(B, -1, -1)
     else:
         basis_BRN = masked_basis(mask_BN, R, x_BND.dtype).transpose(1, 2)
     # bmm on expanded views: matmul of a matrix with a batch would return transposed memory, slow in all that follows.
+    if K < R:  # columns are closed: E^T = C^T Phi^T first, which is small, so that the work on the tokens shrinks with k
+        rows_KN = mix_RK.T @ basis_BRN[0] if mask_BN is None else None
+        rows_BKN = torch.bmm(mix_RK.T.expand(B, -1, -1), basis_BRN) if rows_KN is None else rows_KN.expand(B, -1, -1)
+        return torch.bmm(rows_BKN, x_BND)
     return torch.bmm(mix_RK.T.expand(B, -1, -1), torch.bmm(basis_BRN, x_BND))
+
+
+def dense_rows(x_BND: Tensor, weight_NK: Tensor, mask_BN: Tensor | None) -> Tensor:
+    """E^T X with a dense E for at most N tokens, shape (B, K, D).
+
+    Raises:
+        ValueError: there are more tokens than rows of E.
+    """
+    length = x_BND.shape[1]
+    weight_NK = cut(weight_NK, length)
+    if mask_BN is not None:
+        x_BND = x_BND * (mask_BN[..., None] * length_scale(mask_BN, length)).to(x_BND.dtype)
+    return torch.bmm(weight_NK.T.expand(len(x_BND), -1, -1), x_BND)
+
+
+def dense_keys_values(kv_BN2I: Tensor, weight_SHNK: Tensor, mask_BN: Tensor | None, heads: int) -> Tensor:
+    """Linformer's projection of ready keys and values, shape (B, K, 2I).
+
+    Args:
+        kv_BN2I: keys, then values.
+        weight_SHNK: S = 2 (E and F) or 1 (E = F); H = heads or 1.
+        mask_BN: True where a token is real, or None.
+        heads: heads of the attention.
+
+    Raises:
+        ValueError: there are more tokens than rows of E.
+    """
+    B, N, width = kv_BN2I.shape
+    S, H, _, K = weight_SHNK.shape
+    weight_SHNK = cut(weight_SHNK, N)
+    if mask_BN is not None:
+        kv_BN2I = kv_BN2I * (mask_BN[..., None] * length_scale(mask_BN, N)).to(kv_BN2I.dtype)
+    if S == H == 1:
+        return torch.bmm(weight_SHNK[0, 0].T.expand(B, -1, -1), kv_BN2I)
+    kv_SHNBd = kv_BN2I.view(B, N, 2, heads, width // (2 * heads)).permute(2, 3, 1, 0, 4)
+    rows_SHKBd = torch.einsum("shnk,shnbd->shkbd", weight_SHNK.expand(2, heads, -1, -1), kv_SHNBd)
+    return rows_SHKBd.permute(3, 2, 0, 1, 4).reshape(B, K, width)
+
+
+def cut(weight: Tensor, length: int) -> Tensor:
+    """Return the first rows of a dense E (…, N, K) for a shorter input, scaled so that sums keep their variance."""
+    rows = weight.shape[-2]
+    if length > rows:
+        raise ValueError(
+            f"input of {length} tokens, but the dense projection has {rows} rows: cut it, raise model.dense-length, or use "
+            "model.low-rank = 'basis' or 'pool', which take any length"
+        )
+    return weight if length == rows else weight[..., :length, :] * (rows / length) ** 0.5
+
+
+def length_scale(mask_BN: Tensor, length: int) -> Tensor:
+    """Return sqrt(N / n) of n real tokens in N places, shape (B, 1, 1): what :func:`cut` does, for each sample."""
+    return (length / mask_BN.sum(dim=1).clamp(min=1)).sqrt()[:, None, None]
+
+
+def pool_rows(x_BND: Tensor, rank: int, mask_BN: Tensor | None, grid: Grid) -> Tensor:
+    """Means of ``rank`` equal parts of a sequence, or of ``rank`` rectangles of an image; shape (B, rank, D).
+
+    Part j of n tokens covers the tokens floor(j n / k) … ceil((j + 1) n / k) - 1, as in PyTorch's adaptive average pooling.
+    """
+    if mask_BN is not None:
+        return torch.bmm(pooling_matrix(mask_BN, rank).to(x_BND.dtype), x_BND)
+    B, _, D = x_BND.shape
+    x_BDN = x_BND.transpose(1, 2)
+    if len(grid) == 1:
+        return F.adaptive_avg_pool1d(x_BDN, rank).transpose(1, 2)
+    return F.adaptive_avg_pool2d(x_BDN.reshape(B, D, *grid), pool_shape(rank, grid)).flatten(2).transpose(1, 2)
+
+
+def pooling_matrix(mask_BN: Tensor, rank: int) -> Tensor:
+    """Return the weights of :func:`pool_rows` for padded sequences, shape (B, rank, N); real tokens may be anywhere."""
+    lengths_B11 = mask_BN.sum(dim=1).clamp(min=1)[:, None, None]
+    place_B1N = (mask_BN.cumsum(dim=1) - 1)[:, None, :]
+    part_1K1 = torch.arange(rank, device=mask_BN.device)[None, :, None]
+    start, end = part_1K1 * lengths_B11 // rank, ((part_1K1 + 1) * lengths_B11 + rank - 1) // rank
+    inside = (place_B1N >= start) & (place_B1N < end) & mask_BN[:, None, :]
+    return inside / (end - start)
+
+
+@lru_cache(maxsize=64)
+def pool_shape(rank: int, grid: Grid) -> tuple[int, int]:
+    """Return (rows, columns) with rows x columns = rank whose proportion is nearest to the image's.
+
+    >>> pool_shape(32, (8, 8)), pool_shape(8, (4, 16))
+    ((4, 8), (1, 8))
+    """
+    height, width = grid
+    shapes = [(rows, rank // rows) for rows in range(1, rank + 1) if rank % rows == 0]
+    return min(shapes, key=lambda shape: abs(torch.tensor(shape[0] * width / (shape[1] * height)).log().item()))
+
+
+class Basis(nn.Module):
+    """The form ``basis``: ``mix`` is C (R x K)."""
+
+    def __init__(self, rank: int, nested: bool = False) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(mixing_matrix(rank, nested))
+
+    def forward(self, x_BND: Tensor, to_kv: ToKeysValues, mask_BN: Tensor | None, grid: Grid) -> Tensor:
+        """Tokens to keys and values (B, K, 2I)."""
+        return to_kv(project(x_BND, self.mix, mask_BN, grid))
+
+
+class DenseBefore(nn.Module):
+    """The form ``dense-before``: ``weight`` is E (N x K)."""
+
+    def __init__(self, length: int, rank: int) -> None:
+        super().__init__()
+        self.weight = dense_weight(length, rank)
+
+    def forward(self, x_BND: Tensor, to_kv: ToKeysValues, mask_BN: Tensor | None, grid: Grid) -> Tensor:
+        """Tokens to keys and values (B, K, 2I)."""
+        return to_kv(dense_rows(x_BND, self.weight, mask_BN))
+
+
+class Dense(nn.Module):
+    """The form ``dense``: ``weight`` is E, or E and F, of one or all heads (S, H, N, K)."""
+
+    def __init__(self, length: int, rank: int, heads: int, sharing: Sharing) -> None:
+        super().__init__()
+        self.heads = heads
+        self.weight = dense_weight(
+            2 if sharing in ("none", "headwise") else 1, heads if sharing == "none" else 1, length, rank
+        )
+
+    def forward(self, x_BND: Tensor, to_kv: ToKeysValues, mask_BN: Tensor | None, grid: Grid) -> Tensor:
+        """Tokens to keys and values (B, K, 2I)."""
+        return dense_keys_values(to_kv(x_BND), self.weight, mask_BN, self.heads)
+
+
+class Pool(nn.Module):
+    """The form ``pool``; it has no weights."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def forward(self, x_BND: Tensor, to_kv: ToKeysValues, mask_BN: Tensor | None, grid: Grid) -> Tensor:
+        """Tokens to keys and values (B, K, 2I)."""
+        return to_kv(pool_rows(x_BND, self.rank, mask_BN, grid))
+
+
+Projection = Basis | DenseBefore | Dense | Pool
+
+
+def make_projection(
+    form: Form, rank: int, *, length: int, heads: int, sharing: Sharing = "headwise", nested: bool = False
+) -> Projection | None:
+    """Build a projection; None for the form ``none``.
+
+    Args:
+        form: which one.
+        rank: rows K that attention reads.
+        length: longest input N; for the dense forms.
+        heads: heads of the attention.
+        sharing: of ``dense``.
+        nested: see :func:`mixing_matrix`.
+
+    Raises:
+        ValueError: a dense form with more rows than tokens.
+    """
+    if form in ("dense", "dense-before") and rank > length:
+        raise ValueError(f"model.rank = {rank} is above N = {length}: with model.low-rank = '{form}' k is at most N")
+    match form:
+        case "none":
+            return None
+        case "basis":
+            return Basis(rank, nested)
+        case "dense":
+            return Dense(length, rank, heads, sharing)
+        case "dense-before":
+            return DenseBefore(length, rank)
+        case "pool":
+            return Pool(rank)
+
+
+def dense_weight(*shape: int) -> nn.Parameter:
+    """Return a random E (…, N, K) whose columns have norm 1 in expectation."""
+    return nn.Parameter(torch.randn(shape) / shape[-2] ** 0.5)
+
+
+@torch.no_grad()
+def keep_columns(projection: Projection, columns: Sequence[int]) -> None:
+    """Remove all other columns of a projection, in place.
+
+    Raises:
+        ValueError: the projection has no columns to remove.
+    """
+    if isinstance(projection, Pool):
+        raise ValueError("model.low-rank = 'pool' has no columns that could be removed: use basis, dense or dense-before")
+    name = "mix" if isinstance(projection, Basis) else "weight"
+    setattr(projection, name, nn.Parameter(projection.get_parameter(name)[..., list(columns)].contiguous()))

@@ -43,7 +43,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def save_record(path: Path, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
     """Write ``path.safetensors`` and ``path.json`` (``path`` has no suffix)."""
-    content = dump_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    content = dump_tensors({name: np.asarray(value, order="C") for name, value in tensors.items()})
     write_atomic(path.with_name(path.name + ".safetensors"), content)
     write_json(path.with_name(path.name + ".json"), {"sha256": hashlib.sha256(content).hexdigest(), **facts})
 

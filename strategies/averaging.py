@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,3 +33,31 @@ def weighted_mean(tensors: Iterable[tuple[Mapping[str, np.ndarray], float]]) -> 
     if total <= 0.0:
         raise ValueError("nothing to average: no client, or weights that sum to 0")
     return {name: (value / total).astype(np.float32) for name, value in sums.items()}
+
+
+def column_mean(previous: np.ndarray, clients: Iterable[tuple[np.ndarray, float, Sequence[int]]]) -> np.ndarray:
+    """Average each column of a matrix over the clients that kept it; a column that none kept stays as it was.
+
+    So a client that closed a column neither pulls it to its stale copy nor loses it for good: the next round brings the mean
+    back, and the client may open the column again.
+
+    Args:
+        previous: the matrix before the round (R, K).
+        clients: each client's matrix (R, K), its weight and the columns that it kept, in the order of their ids.
+
+    Returns:
+        Means in float32, (R, K).
+
+    Source: HeteroFL (Diao et al., ICLR 2021), Eq. 3, and FjORD (Horváth et al., NeurIPS 2021), applied to columns.
+
+    >>> old = np.array([[9.0, 9.0, 9.0]])
+    >>> column_mean(old, [(np.array([[1.0, 2.0, 3.0]]), 1.0, [0, 1]), (np.array([[3.0, 5.0, 7.0]]), 1.0, [0])]).tolist()
+    [[2.0, 2.0, 9.0]]
+    """
+    total = np.zeros(previous.shape[-1])
+    sums = np.zeros(previous.shape)
+    for matrix, weight, columns in clients:
+        kept = np.asarray(columns, dtype=np.intp)
+        sums[..., kept] += matrix[..., kept].astype(np.float64) * weight
+        total[kept] += weight
+    return np.where(total > 0, sums / np.where(total > 0, total, 1.0), previous).astype(np.float32)

@@ -15,7 +15,18 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from strategies.protocol import ARRAYS, CONFIG, DESCRIBE, METRICS, SOURCE_HASH, ClientInfo, RunError, from_arrays
+from strategies.protocol import (
+    ARRAYS,
+    COLUMNS,
+    CONFIG,
+    DESCRIBE,
+    METRICS,
+    MIXING_MATRIX,
+    SOURCE_HASH,
+    ClientInfo,
+    RunError,
+    from_arrays,
+)
 from strategies.wire_size import WireSize, wire_size
 
 Record = Callable[..., None]
@@ -233,6 +244,10 @@ def _fault(answer: Message | None, expected: Shapes) -> str:
             return f"{name} has shape {tuple(array.shape)}, expected {tuple(expected[name])}"
         if not np.isfinite(array.numpy()).all():
             return f"{name} has values that are not finite"
+    if COLUMNS in content[METRICS] and MIXING_MATRIX in expected:
+        columns, count = content[METRICS][COLUMNS], expected[MIXING_MATRIX][-1]
+        if not isinstance(columns, list) or not columns or not set(columns) <= set(range(count)):
+            return f"the reply kept the columns {columns!r}, expected some of 0 to {count - 1}"
     return ""
 
 

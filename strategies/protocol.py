@@ -36,6 +36,10 @@ ARRAYS = "arrays"
 CONFIG = "config"
 METRICS = "metrics"
 
+# A client with adaptive k says with the metric COLUMNS which columns of MIXING_MATRIX it kept.
+COLUMNS = "columns"
+MIXING_MATRIX = "backbone.projection.mix"
+
 SOURCE_PACKAGES = ("client", "data_partition", "models", "server", "strategies")
 
 
@@ -128,7 +132,7 @@ def message_to(node_id: int, message_type: str, instruction: Instruction, arrays
 
 def to_arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Wrap named arrays for the wire, in the order of their names."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(tensors[name])) for name in sorted(tensors)})
+    return ArrayRecord({name: Array(np.asarray(tensors[name], order="C")) for name in sorted(tensors)})
 
 
 def from_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:

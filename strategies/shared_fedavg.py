@@ -19,9 +19,19 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from strategies.averaging import weighted_mean
+from strategies.averaging import column_mean, weighted_mean
 from strategies.job import Job
-from strategies.protocol import ARRAYS, EVALUATE, METRICS, TRAIN, ClientInfo, from_arrays, to_arrays
+from strategies.protocol import (
+    ARRAYS,
+    COLUMNS,
+    EVALUATE,
+    METRICS,
+    MIXING_MATRIX,
+    TRAIN,
+    ClientInfo,
+    from_arrays,
+    to_arrays,
+)
 
 
 def run(job: Job) -> None:
@@ -81,6 +91,7 @@ class SharedFedAvg(FedAvg):
         self.clients = clients
         self.share = share or settings.share
         self.clusters = clusters(clients, scope or settings.scope)
+        self.sent: dict[str, np.ndarray] = {}
         self.cluster_of = {c.partition_id: name for name, members in self.clusters.items() for c in members}
 
     def initial_arrays(self) -> dict[str, np.ndarray]:
@@ -93,13 +104,17 @@ class SharedFedAvg(FedAvg):
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Address the sampled clients of a round."""
         run = self.job.config.run
+        self.sent = from_arrays(arrays)
         wired = self._wire(arrays)
         for client in sample(self.clients, self.fraction_train, run.seed, server_round):
             instruction = self.job.instruction(client, self.arm, round=server_round, share=self.share)
             yield self.job.message(TRAIN, instruction, wired[self.cluster_of[client.partition_id]])
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the replies of each cluster; a cluster without a reply is left out of the result."""
+        """Average the replies of each cluster; a cluster without a reply is left out of the result.
+
+        The mixing matrix of clients with adaptive k is averaged column by column over the clients that kept the column.
+        """
         replies = list(replies)
         means: dict[str, np.ndarray] = {}
         for name in self.clusters:
@@ -107,6 +122,7 @@ class SharedFedAvg(FedAvg):
             if members:
                 weighted = ((from_arrays(m.content.array_records[ARRAYS]), self._weight(m)) for m in members)
                 means |= {f"{name}/{tensor}": value for tensor, value in weighted_mean(weighted).items()}
+                means |= self._column_means(name, members)
         losses = [float(_metrics(m)["loss"]) for m in replies]  # type: ignore[arg-type]
         return to_arrays(means), MetricRecord({"loss": sum(losses) / len(losses)})
 
@@ -142,6 +158,16 @@ class SharedFedAvg(FedAvg):
         job.evaluate(self.configure_evaluate(rounds, to_arrays(arrays), ConfigRecord({"split": "test"}), grid))
         job.progress.finish(self.arm)
         return arrays
+
+    def _column_means(self, cluster: str, members: list[Message]) -> dict[str, np.ndarray]:
+        name = f"{cluster}/{MIXING_MATRIX}"
+        if name not in self.sent or not any(COLUMNS in _metrics(member) for member in members):
+            return {}
+        every = list(range(self.sent[name].shape[-1]))
+        matrices = [member.content.array_records[ARRAYS][MIXING_MATRIX].numpy() for member in members]
+        kept = [_metrics(member).get(COLUMNS, every) for member in members]
+        weighted = zip(matrices, map(self._weight, members), kept, strict=True)
+        return {name: column_mean(self.sent[name], weighted)}  # type: ignore[arg-type]
 
     def _wire(self, arrays: ArrayRecord) -> dict[str, ArrayRecord]:
         tensors = from_arrays(arrays)

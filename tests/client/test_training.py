@@ -46,7 +46,7 @@ def test_a_loss_that_is_not_finite_stops_the_client():
 
 
 def test_weight_decay_spares_biases():
-    groups = training.make_optimizer(linear(), Train(weight_decay=0.3)).param_groups
+    groups = training.make_optimizer(linear(), Train(weight_decay=0.3), 0.02).param_groups
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.3, [2]), (0.0, [1])]
 
 
@@ -61,10 +61,10 @@ def test_an_epoch_visits_every_example_once():
 
 def test_moments_survive_storage():
     model = linear(0.1)
-    optimizer = training.make_optimizer(model, Train())
+    optimizer = training.make_optimizer(model, Train(), 0.02)
     training.training_step(model, optimizer, X, Y, recipe(), {})
     parameters = dict(model.named_parameters())
-    fresh = training.make_optimizer(model, Train())
+    fresh = training.make_optimizer(model, Train(), 0.02)
     restore_moments(fresh, parameters, moments(optimizer, parameters))
     for parameter in parameters.values():
         for key, value in optimizer.state[parameter].items():

@@ -37,7 +37,9 @@ def test_sizes_of_the_default_model() -> None:
 def test_backbone_is_the_same_for_every_modality() -> None:
     image, text = tiny("image", num_classes=5), tiny("text", num_classes=9)
     assert same(tensors(image, Group.BACKBONE), tensors(text, Group.BACKBONE))
-    assert image.get_parameter("backbone.mix").shape == text.get_parameter("backbone.mix").shape == (16, 16)
+    assert (
+        image.get_parameter("backbone.projection.mix").shape == text.get_parameter("backbone.projection.mix").shape == (16, 16)
+    )
     assert not torch.equal(image.get_parameter("head.to_q.weight"), text.get_parameter("head.to_q.weight"))
     assert not torch.equal(image.get_parameter("head.to_q.weight"), image.get_parameter("backbone.to_q.weight"))
 

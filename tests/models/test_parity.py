@@ -17,7 +17,7 @@ DIM, CROSS_HEADS, CROSS_DIM_HEAD, HEADS, DIM_HEAD, LAYERS, CLASSES = 32, 1, 64, 
 def ours(queries: int, decoder_ff: bool) -> LinceiverIO:
     inner = CROSS_HEADS * CROSS_DIM_HEAD
     cross = {"cross_heads": CROSS_HEADS, "cross_dim_head": CROSS_DIM_HEAD, "ff_mult": 4, "feed_forward": "geglu"}
-    backbone = Backbone(DIM, latents=6, layers=LAYERS, heads=HEADS, dim_head=DIM_HEAD, rank=0, **cross)
+    backbone = Backbone(DIM, latents=6, layers=LAYERS, heads=HEADS, dim_head=DIM_HEAD, **cross)
     head = Head(DIM, CLASSES, queries=queries, latent_mean="none", decoder_ff=decoder_ff, **cross)
     return LinceiverIO(Adapter(TextFrontEnd(DIM, vocab_size=30, max_tokens=9), DIM, inner), backbone, head).eval()
 

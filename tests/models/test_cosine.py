@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from models.low_rank import cosine_basis, frequency_order, masked_basis, project
+from models.cosine import cosine_basis, frequency_order, masked_basis
+from models.low_rank import project
 
 CPU = torch.device("cpu")
 
