@@ -59,7 +59,7 @@ def spread_order(count: int) -> list[int]:
     """
     bits = max(count - 1, 1).bit_length()
     halving = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits))
-    return [place for place in halving if place < count]
+    return list(dict.fromkeys(half * count // 2**bits for half in halving))
 
 
 def project(x_BND: Tensor, mix_RK: Tensor, mask_BN: Tensor | None, grid: Grid) -> Tensor:

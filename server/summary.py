@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ class Row:
         accuracy: test balanced accuracy of the strategy.
         difference: accuracy − control.
         bytes: payload of shared tensors that crossed for this client, both ways, in the strategy's arm.
+        k: columns that the client kept; None without adaptive k.
     """
 
     client: int
@@ -32,6 +33,7 @@ class Row:
     accuracy: float
     difference: float | None
     bytes: int
+    k: int | None = None
 
 
 def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -40,10 +42,13 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     clients = {e["client"]: e for e in events if e["event"] == "client"}
     control: dict[int, float] = {}
     accuracy: dict[int, float] = {}
+    columns: dict[int, int] = {}
     for event in events:
         if event["event"] == "evaluate" and event["split"] == "test" and not event["arm"].startswith("without-"):
             target = control if _is_control(event["arm"]) else accuracy
             target[event["client"]] = event["balanced_accuracy"]
+            if target is accuracy and "k" in event:
+                columns[event["client"]] = int(event["k"])
     moved = dict.fromkeys(clients, 0)
     for event in events:
         if event["event"] == "message" and not _is_control(event["arm"]) and event["client"] in moved:
@@ -58,6 +63,7 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
             accuracy=value,
             difference=value - control[client] if client in control else None,
             bytes=moved[client],
+            k=columns.get(client),
         )
         for client, value in sorted(accuracy.items())
     ]
@@ -74,12 +80,13 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, An
         "mean_difference": mean([row.difference for row in table if row.difference is not None]),
         "clients_better": sum((row.difference or 0) > 0 for row in table),
         "clients_above_chance": sum(row.accuracy > row.chance for row in table),
+        "mean_k": mean([row.k for row in table if row.k is not None]),
         "bytes": sum(row.bytes for row in table),
         "seconds": seconds,
     }
 
 
-def mean(values: list[float]) -> float | None:
+def mean(values: Sequence[float]) -> float | None:
     """Return the mean; None of nothing."""
     return sum(values) / len(values) if values else None
 
@@ -89,7 +96,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     head = f"{'client':>6} {'modality':>8} {'classes':>7} {'control':>8} {'accuracy':>8} {'diff':>7} {'MB':>8}"
     body = [
         f"{r['client']:>6} {r['modality']:>8} {r['classes']:>7} {_number(r['control'])} {_number(r['accuracy'])} "
-        f"{_number(r['difference'], 7, '+')} {r['bytes'] / 1e6:>8.2f}"
+        f"{_number(r['difference'], 7, '+')} {r['bytes'] / 1e6:>8.2f}" + ("" if r["k"] is None else f"  k {r['k']}")
         for r in summary["clients"]
     ]
     total = (

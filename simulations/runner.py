@@ -137,7 +137,8 @@ def show(path: Path) -> None:
     """Print the final table of a run, and where its folder is."""
     outcome = json.loads((path / "results.json").read_text(encoding="utf-8"))
     table = Table(title=f"{path.name}: {outcome['metric']}")
-    for column in ("client", "modality", "classes", "control", "accuracy", "difference", "MB"):
+    adaptive = outcome["mean_k"] is not None
+    for column in ("client", "modality", "classes", "control", "accuracy", "difference", "MB", *(["k"] if adaptive else [])):
         table.add_column(column, justify="right")
     for row in outcome["clients"]:
         table.add_row(
@@ -148,10 +149,12 @@ def show(path: Path) -> None:
             _three(row["accuracy"]),
             _three(row["difference"], "+"),
             f"{row['bytes'] / 1e6:.2f}",
+            *([str(row["k"])] if adaptive else []),
         )
     table.add_section()
     means = (_three(outcome["mean_control"]), _three(outcome["mean_accuracy"]), _three(outcome["mean_difference"], "+"))
-    table.add_row("mean", "", "", *means, f"{outcome['bytes'] / 1e6:.2f}")
+    mean_k = [f"{outcome['mean_k']:.1f}"] if adaptive else []
+    table.add_row("mean", "", "", *means, f"{outcome['bytes'] / 1e6:.2f}", *mean_k)
     OUT.print(table)
     number = len(outcome["clients"])
     OUT.print(f"{outcome['clients_above_chance']} of {number} clients above chance; {outcome['seconds']:.0f} s")

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from client.schedule import learning_rate
-from config import Train
+from client.schedule import column_price, learning_rate
+from config import Model, Train
 
 
 def rates(schedule, total=100, **fields):
@@ -35,3 +35,9 @@ def test_one_cycle_peaks_at_30_percent():
 
 def test_one_step_without_warmup():
     assert learning_rate(Train(warmup=0.0, learning_rate=1.0), 0, 1) == 1.0
+
+
+def test_columns_cost_nothing_before_the_warm_up_is_over():
+    model = Model(adaptive_k="prefix", k_penalty=0.5, k_warmup=0.3)
+    assert [column_price(model, step, 10) for step in (0, 2, 3, 9)] == [0.0, 0.0, 0.5, 0.5]
+    assert column_price(Model(k_penalty=0.5), 9, 10) == 0.0

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,7 @@ from client import training
 from client.learner import moments, restore_moments
 from config import Data, Train
 from data_partition.client_data import Split
+from tests.models.helpers import batch, tiny
 
 
 def recipe(mu=0.0, **train):
@@ -48,6 +51,27 @@ def test_a_loss_that_is_not_finite_stops_the_client():
 def test_weight_decay_spares_biases():
     groups = training.make_optimizer(linear(), Train(weight_decay=0.3), 0.02).param_groups
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.3, [2]), (0.0, [1])]
+
+
+def test_gates_have_a_learning_rate_of_their_own():
+    model = tiny("image", adaptive_k="prefix")
+    optimizer = training.make_optimizer(model, Train(learning_rate=0.5, schedule="constant", warmup=0.0), 0.02)
+    training.set_learning_rate(optimizer, Train(learning_rate=0.5, schedule="constant", warmup=0.0), 0, 10)
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert rates[id(model.adapter.gate.fraction)] == (pytest.approx(0.02), 0.0)
+    assert rates[id(model.adapter.to_kv.weight)] == (0.5, 0.05)
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_price_of_columns_is_in_the_loss_and_gates_stay_in_range():
+    model = tiny("image", adaptive_k="prefix", dropout=0.0)
+    inputs, labels = batch("image"), torch.arange(4)
+    optimizer = torch.optim.SGD(model.parameters(), 10.0)
+    priced = dataclasses.replace(recipe(clip_norm=0.0), k_target=4)
+    free = training.training_step(model, torch.optim.SGD(model.parameters(), 0.0), inputs, labels, priced, {})
+    paid = training.training_step(model, optimizer, inputs, labels, priced, {}, 0.5)
+    assert paid - free == pytest.approx(0.5 * (16 - 4), abs=1e-4)
+    assert model.adapter.gate.fraction.item() == pytest.approx(1 / 16)
 
 
 def test_an_epoch_visits_every_example_once():

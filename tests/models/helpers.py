@@ -9,12 +9,13 @@ from config import Model
 from models.factory import build_model
 
 MODALITIES = ("image", "text")
-LOW_RANKS = ("basis", "none")
+LOW_RANKS = ("basis", "none", "dense", "dense-before", "pool")
 
 
 def tiny(modality: str, low_rank: str = "basis", num_classes: int = 5, seed: int = 0, **settings: object) -> nn.Module:
     """A model of the default sizes on 16 x 16 images or on 30 words."""
-    model = Model.model_validate({"low_rank": low_rank, **settings})
+    small = {"rank": 8} if low_rank != "basis" else {}
+    model = Model.model_validate({"low_rank": low_rank, **small, **settings})
     return build_model(model, modality, num_classes, image_size=16, vocab_size=30, max_tokens=12, seed=seed)
 
 

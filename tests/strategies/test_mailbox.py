@@ -3,7 +3,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from strategies.mailbox import connect, exception_in
-from strategies.protocol import CONFIG, SOURCE_HASH, RunError
+from strategies.protocol import CONFIG, MIXING_MATRIX, SOURCE_HASH, RunError
 from tests.fakes import FakeGrid, ask_all, client, error, good, mailbox
 
 SHAPES = {"w": (2,)}
@@ -44,6 +44,17 @@ def test_a_bad_answer_is_refused_and_names_its_client(bad, reason):
     (line,) = [line for line in str(raised.value).splitlines() if line.startswith("  client 1: ")]
     assert reason in line
     assert "2 valid replies of 3 asked" in str(raised.value)
+
+
+@pytest.mark.parametrize("columns", [[0, 4], [], [-1], 2])
+def test_columns_that_the_matrix_does_not_have_are_refused(columns):
+    arrays = {MIXING_MATRIX: np.ones((3, 4), np.float32)}
+
+    def answer(message):
+        return good(message, arrays, columns=columns if partition(message) == 1 else [3, 0])
+
+    with pytest.raises(RunError, match=r"client 1: the reply kept the columns .*, expected some of 0 to 3"):
+        ask_all(mailbox(answer), {MIXING_MATRIX: (3, 4)})
 
 
 def test_min_replies_lets_the_round_go_on_and_records_the_refusal():
