@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 from models.linceiver import LinceiverIO
 from models.low_rank import keep_columns
@@ -19,15 +20,19 @@ def open_columns(model: LinceiverIO) -> list[int]:
     return model.adapter.gate.open_columns()
 
 
-def slice_columns(model: LinceiverIO) -> LinceiverIO:
+def slice_columns(model: LinceiverIO, columns: Sequence[int] | None = None) -> LinceiverIO:
     """Return a copy of a model without its closed columns; its output in evaluation mode is the same.
 
     Partly open columns stay, with their gate.
 
+    Args:
+        model: with a gate.
+        columns: what to keep instead, ascending; for ``prefix`` the first ones.
+
     Raises:
         ValueError: the model has no gate, or one that closes no column (``sigmoid``).
     """
-    columns = open_columns(model)
+    columns = open_columns(model) if columns is None else columns
     sliced = copy.deepcopy(model)
     assert sliced.adapter.gate is not None
     assert sliced.projection is not None
