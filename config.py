@@ -89,7 +89,7 @@ class Data(Section):
         "cldr-en,emojilib-en,emojimart-en", description="text sources used by the groupings mixed and theme"
     )
     max_tokens: Count = Field(24, description="tokens per text; longer texts are cut")
-    vocab_file: str = Field("", description="vocab.txt of bert-base-uncased, 30,522 lines; empty: the shipped one, 2,000 lines")
+    vocab_file: str = Field("", description="vocab.txt of bert-base-uncased, 30,522 lines; empty: the shipped one, 2,000")
     augment: bool = Field(True, description="flip and shift of images, word dropout of texts, in training only")
     word_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
 
@@ -259,8 +259,8 @@ class RunConfig(Section):
             rows = self.model.dense_length or length
             if length > rows:
                 raise ValueError(
-                    f"{inputs} have {length} {unit}, but model.dense-length = {rows} is the longest input that model.low-rank = "
-                    f"'{self.model.low_rank}' takes: raise it, or use 'basis' or 'pool', which take any length"
+                    f"{inputs} have {length} {unit}, but model.dense-length = {rows} is the longest input that model.low-rank "
+                    f"= '{self.model.low_rank}' takes: raise it, or use 'basis' or 'pool', which take any length"
                 )
             if self.model.rank > length:
                 raise ValueError(
