@@ -19,8 +19,9 @@ from client.seeding import seed_for
 from client.state import load_state, save_state
 from config import Data, Model, RunConfig
 from data_partition.client_data import ClientData, load_client
+from data_partition.files import stamp
 from data_partition.metrics import class_weights
-from data_partition.text import VOCAB_SIZE
+from data_partition.text import vocab_size
 from models.arrays import Arrays, get_arrays, set_arrays
 from models.factory import build_model
 from models.groups import named_tensors, shared_names
@@ -29,16 +30,20 @@ from strategies.protocol import Instruction
 OPTIMIZER = "optimizer."
 
 
-@lru_cache(maxsize=64)
 def cached_client(data: Data, partition_id: int, train_fraction: float) -> ClientData:
-    """Load a client's rows once per process; 0 means ``data.train-fraction``."""
+    """Load a client's rows once per process and vocabulary; 0 means ``data.train-fraction``."""
+    return _cached_client(data, partition_id, train_fraction, stamp(data.vocab_file))
+
+
+@lru_cache(maxsize=64)
+def _cached_client(data: Data, partition_id: int, train_fraction: float, version: tuple[tuple[int, int], ...]) -> ClientData:
     return load_client(data, partition_id, train_fraction or None)
 
 
 @lru_cache(maxsize=64)
 def cached_model(settings: Model, data: Data, modality: str, num_classes: int, seed: int) -> tuple[nn.Module, Arrays]:
     """Build a model once per process; return it with its initial tensors, as it will be written over."""
-    model = build_model(settings, modality, num_classes, vocab_size=VOCAB_SIZE, max_tokens=data.max_tokens, seed=seed)
+    model = build_model(settings, modality, num_classes, vocab_size=vocab_size(data), max_tokens=data.max_tokens, seed=seed)
     return model, get_arrays(model, named_tensors(model))
 
 

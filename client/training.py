@@ -14,6 +14,7 @@ from config import Data, Train
 from data_partition.augment import drop_words, flip_and_shift
 from data_partition.client_data import Split
 from data_partition.metrics import balanced_accuracy
+from data_partition.text import unk_id
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def augmented(inputs: Tensor, recipe: Recipe, generator: torch.Generator) -> Ten
         return inputs
     if recipe.modality == "image":
         return flip_and_shift(inputs, generator)
-    return drop_words(inputs, recipe.data.word_dropout, generator)
+    return drop_words(inputs, recipe.data.word_dropout, generator, unk_id(recipe.data))
 
 
 def training_step(

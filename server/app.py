@@ -91,7 +91,7 @@ def wanted_clients(config: RunConfig) -> list[int]:
 
 def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, np.ndarray]]:
     """Return a function that gives the shared tensors of a client's freshly seeded model."""
-    from data_partition.text import VOCAB_SIZE
+    from data_partition.text import vocab_size
     from models.arrays import get_arrays
     from models.factory import build_model
     from models.groups import shared_names
@@ -102,7 +102,7 @@ def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, 
             config.model,
             modality,
             num_classes,
-            vocab_size=VOCAB_SIZE,
+            vocab_size=vocab_size(config.data),
             max_tokens=config.data.max_tokens,
             seed=config.run.seed,
         )

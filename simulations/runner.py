@@ -97,7 +97,7 @@ def check(config: RunConfig) -> None:
 
     try:
         wanted_clients(config)
-        locate(config.data.data_dir)
+        locate(config.data.data_dir, config.data.vocab_file)
     except (DataError, RunError) as error:
         raise ConfigError(str(error)) from None
     if config.federation.gpus_per_client > 0 or config.train.device == "cuda":
