@@ -163,7 +163,7 @@ def train_round(
 def evaluate(learner: Learner) -> dict[str, float]:
     """Evaluate the split of the instruction."""
     split = learner.data.test if learner.instruction.split == "test" else learner.data.val
-    metrics = training.evaluate(learner.model, split, learner.num_classes, learner.device)
+    metrics = training.evaluate(learner.model, split, learner.num_classes, learner.device, learner.config.train.precision)
     return {"partition-id": learner.instruction.partition_id, **metrics}
 
 
