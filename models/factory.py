@@ -55,7 +55,9 @@ def build_front_end(settings: Model, task: Task) -> FrontEnd:
             raise ValueError(
                 f"a text model needs vocab_size >= 2 and max_tokens >= 1: found {task.vocab_size} and {task.max_tokens}"
             )
-        return TextFrontEnd(settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens)
+        return TextFrontEnd(
+            settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens, position=settings.text_position
+        )
     raise ValueError(f"modality {task.modality!r} is unknown: expected 'image' or 'text'")
 
 

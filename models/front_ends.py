@@ -5,7 +5,9 @@ Shapes: B batch, N tokens, D channels. A front end is called with raw inputs and
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,10 @@ from torch import Tensor, nn
 from models.low_rank import Grid
 
 Tokens = tuple[Tensor, Tensor | None, Grid]
+TextPosition = Literal["learned", "sinusoidal"]
+
+WORD_STD = 0.02
+"""Standard deviation of word embeddings and learned positions at the start, as in BERT."""
 
 
 @lru_cache(maxsize=64)
@@ -35,6 +41,26 @@ def fourier_code(grid: Grid, bands: int, dtype: torch.dtype, device: torch.devic
         index = torch.cartesian_prod(*(torch.arange(length) for length in grid)).view(-1, len(grid))
         code = torch.cat([features[index[:, i]] for i, features in enumerate(axes)], dim=-1)
         return code.to(device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=64)
+def sinusoidal_code(length: int, dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Sinusoidal position code of a text, cached: do not write to it.
+
+    Channels 2i and 2i + 1 of place n are s sin(n / 10000^(2i/D)) and s cos(n / 10000^(2i/D)). The paper has s = 1 and
+    multiplies word embeddings by sqrt(D). Here words keep their standard deviation of 0.02 and s = 0.02 sqrt(2), so that the
+    root mean square of the code, s / sqrt(2), is that of words, and that of the learned code which it replaces.
+
+    Returns:
+        Shape (length, D); a row does not depend on the length.
+
+    Source: Vaswani et al. (NeurIPS 2017), section 3.5.
+    """
+    with torch.inference_mode(False):
+        rates = 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]
+        return (waves * (WORD_STD * math.sqrt(2))).to(device=device, dtype=dtype)
 
 
 class ImageFrontEnd(nn.Module):
@@ -69,14 +95,23 @@ class ImageFrontEnd(nn.Module):
 
 
 class TextFrontEnd(nn.Module):
-    """Word embedding plus a learned position code; token id 0 is padding."""
+    """Word embedding plus a position code; token id 0 is padding.
 
-    def __init__(self, dim: int, *, vocab_size: int, max_tokens: int) -> None:
+    Args:
+        dim: channels D.
+        vocab_size: rows of the word embedding.
+        max_tokens: rows of the learned position code; the sinusoidal one takes any length.
+        position: ``learned`` or ``sinusoidal``.
+    """
+
+    def __init__(self, dim: int, *, vocab_size: int, max_tokens: int, position: TextPosition = "learned") -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab_size, dim, padding_idx=0)
-        nn.init.trunc_normal_(self.embed.weight, std=0.02)  # PyTorch's std of 1 drowns what few steps can learn
-        self.place = nn.Parameter(torch.empty(max_tokens, dim))
-        nn.init.trunc_normal_(self.place, std=0.02)
+        nn.init.trunc_normal_(self.embed.weight, std=WORD_STD)  # PyTorch's std of 1 drowns what few steps can learn
+        self.place = None
+        if position == "learned":
+            self.place = nn.Parameter(torch.empty(max_tokens, dim))
+            nn.init.trunc_normal_(self.place, std=WORD_STD)
         with torch.no_grad():
             self.embed.weight[0] = 0.0
 
@@ -84,14 +119,18 @@ class TextFrontEnd(nn.Module):
         """Token ids (B,N), integers, to tokens (B,N,D) and the mask (B,N) of those that are not padding.
 
         Raises:
-            ValueError: there are more tokens than positions.
+            ValueError: there are more tokens than learned positions.
         """
         N = inputs.shape[1]
+        words_BND = self.embed(inputs)
+        if self.place is None:
+            return words_BND + sinusoidal_code(N, words_BND.shape[2], words_BND.dtype, inputs.device), inputs != 0, (N,)
         if len(self.place) < N:
             raise ValueError(
-                f"text of {N} tokens, but the model has {len(self.place)} positions: cut it or set data.max-tokens"
+                f"text of {N} tokens, but the model has {len(self.place)} learned positions: cut it, raise data.max-tokens, "
+                "or set model.text-position = 'sinusoidal', which takes any length"
             )
-        return self.embed(inputs) + self.place[:N], inputs != 0, (N,)
+        return words_BND + self.place[:N], inputs != 0, (N,)
 
 
 FrontEnd = ImageFrontEnd | TextFrontEnd
