@@ -54,13 +54,18 @@ def describe(message: Message, context: Context) -> Message:
     check_folders(config, context)
     from client.device import choose_device
     from client.learner import cached_client
+    from data_partition.text import vocab_size
+    from models import bert_embeddings
 
+    own = _own_data(config, context)
     device = choose_device(config.train, config.federation)
     hosted = [partition for partition in question["partition_ids"] if hosts(context, int(partition))]  # type: ignore[union-attr]
     lines = []
     for partition in hosted:
-        data = cached_client(_own_data(config, context).data, int(partition), 0.0)
+        data = cached_client(own.data, int(partition), 0.0)
         group = data.subgroup
+        if own.model.embedding_dir and group.modality == "text":
+            bert_embeddings.inspect(own.model.embedding_dir, vocab_size(own.data), own.data.max_tokens)
         sizes = (len(data.train.labels), len(data.val.labels), len(data.test.labels))
         info = ClientInfo(group.partition_id, group.modality, group.group, group.domain_index, group.classes, *sizes)
         lines.append(info.to_json())

@@ -23,8 +23,9 @@ from data_partition.files import stamp
 from data_partition.metrics import class_weights
 from data_partition.text import vocab_size
 from models.arrays import Arrays, get_arrays, set_arrays
+from models.bert_embeddings import FILES
 from models.factory import build_model
-from models.groups import named_tensors, shared_names
+from models.groups import Group, group_names, named_tensors, shared_names, stored_names
 from strategies.protocol import Instruction
 
 OPTIMIZER = "optimizer."
@@ -40,11 +41,25 @@ def _cached_client(data: Data, partition_id: int, train_fraction: float, version
     return load_client(data, partition_id, train_fraction or None)
 
 
-@lru_cache(maxsize=64)
 def cached_model(settings: Model, data: Data, modality: str, num_classes: int, seed: int) -> tuple[nn.Module, Arrays]:
     """Build a model once per process; return it with its initial tensors, as it will be written over."""
+    files = [Path(settings.embedding_dir) / name for name in FILES] if settings.embedding_dir and modality == "text" else []
+    return _cached_model(settings, data, modality, num_classes, seed, stamp(*files))
+
+
+@lru_cache(maxsize=64)
+def _cached_model(
+    settings: Model, data: Data, modality: str, num_classes: int, seed: int, version: tuple[tuple[int, int], ...]
+) -> tuple[nn.Module, Arrays]:
     model = build_model(settings, modality, num_classes, vocab_size=vocab_size(data), max_tokens=data.max_tokens, seed=seed)
-    return model, get_arrays(model, named_tensors(model))
+    return model, get_arrays(model, stored_names(model))
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a model; frozen tensors, which may be large and never change, are those of the original."""
+    tensors = named_tensors(model)
+    shared: dict[int, object] = {id(tensors[name]): tensors[name] for name in group_names(model, Group.FROZEN)}
+    return copy.deepcopy(model, shared)
 
 
 @dataclass
@@ -95,7 +110,7 @@ def make_learner(
     data = cached_client(config.data, instruction.partition_id, instruction.train_fraction)
     modality, classes = data.subgroup.modality, len(data.subgroup.classes)
     model, initial = cached_model(config.model, config.data, modality, classes, config.run.seed)
-    model = copy.deepcopy(model) if private else model
+    model = private_copy(model) if private else model
     model.to(device)
     saved = load_state(folder, instruction.run_token, for_round)
     own = {name: value for name, value in saved.items() if not name.startswith(OPTIMIZER)}
@@ -119,7 +134,7 @@ def train(learner: Learner, shared: Mapping[str, np.ndarray]) -> dict[str, float
         if config.train.restart_optimizer:
             optimizer = training.make_optimizer(learner.model, config.train)
         losses = train_round(learner, optimizer, recipe, server_round, anchor)
-    tensors = get_arrays(learner.model, named_tensors(learner.model))
+    tensors = get_arrays(learner.model, stored_names(learner.model))
     if not config.train.restart_optimizer:
         tensors |= {f"{OPTIMIZER}{name}": value for name, value in moments(optimizer, parameters).items()}
     save_state(learner.folder, told.run_token, told.round + told.rounds - 1, tensors)

@@ -1,6 +1,7 @@
 """The front end of each modality: raw inputs to tokens with their places. Stays on the client, whatever the model.
 
-Shapes: B batch, N tokens, D channels. A front end is called with raw inputs and returns ``(x_BND, mask_BN or None, grid)``.
+Shapes: B batch, N tokens, D channels. A front end is called with raw inputs, and with the frozen module of the model if it has
+one, and returns ``(x_BND, mask_BN or None, grid)``.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class ImageFrontEnd(nn.Module):
         self.patch_features = channels * patch_size**2
         self.embed = nn.Linear(self.patch_features + 4 * fourier_bands, dim)
 
-    def forward(self, inputs: Tensor) -> Tokens:
+    def forward(self, inputs: Tensor, frozen: nn.Module | None = None) -> Tokens:
         """Images (B,3,H,W), float in [0, 1] or uint8, to patch tokens (B,N,D) in row order; there is no padding.
 
         Raises:
@@ -115,7 +116,7 @@ class TextFrontEnd(nn.Module):
         with torch.no_grad():
             self.embed.weight[0] = 0.0
 
-    def forward(self, inputs: Tensor) -> Tokens:
+    def forward(self, inputs: Tensor, frozen: nn.Module | None = None) -> Tokens:
         """Token ids (B,N), integers, to tokens (B,N,D) and the mask (B,N) of those that are not padding.
 
         Raises:
@@ -133,4 +134,26 @@ class TextFrontEnd(nn.Module):
         return words_BND + self.place[:N], inputs != 0, (N,)
 
 
-FrontEnd = ImageFrontEnd | TextFrontEnd
+class BertFrontEnd(nn.Module):
+    """Frozen embeddings of BERT (models/bert_embeddings.py), which have positions of their own, through one trainable map.
+
+    The embeddings are handed in with each call. They are no part of this module, because adapters may leave a client, and they
+    never do.
+    """
+
+    def __init__(self, dim: int, *, hidden: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(hidden, dim)
+
+    def forward(self, inputs: Tensor, frozen: nn.Module | None = None) -> Tokens:
+        """Token ids (B,N), integers, to tokens (B,N,D) and the mask (B,N) of those that are not padding.
+
+        Raises:
+            ValueError: the model handed in no frozen embeddings.
+        """
+        if frozen is None:
+            raise ValueError("there are no frozen embeddings: the model must call its front end with its module 'frozen'")
+        return self.embed(frozen(inputs)), inputs != 0, (inputs.shape[1],)
+
+
+FrontEnd = ImageFrontEnd | TextFrontEnd | BertFrontEnd

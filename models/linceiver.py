@@ -172,10 +172,11 @@ class LinceiverIO(nn.Module):
         self.backbone = backbone
         self.adapter = adapter
         self.head = head
+        self.frozen: nn.Module | None = None  # set by models/factory.py where the front end needs it
 
     def trace(self, inputs: Tensor) -> Trace:
         """Run the model and return the latents of every stage, the query outputs and the logits."""
-        x_BND, mask_BN, grid = self.adapter.front(inputs)
+        x_BND, mask_BN, grid = self.adapter.front(inputs, self.frozen)
         x_BKD, mask_BK = self.backbone.project(self.adapter.norm(x_BND), mask_BN, grid)
         latents = self.backbone(self.adapter.to_kv(x_BKD), mask_BK)
         queries, logits = self.head(latents[-1])
