@@ -85,3 +85,11 @@ def test_a_wrong_folder_stops_the_run_before_it_starts(folder, tmp_path):
             inprocess.run(settings(folder, **{**flat, "run.output-dir": str(tmp_path / "runs")}))
     check(settings(folder))
     check(settings(tmp_path / "none", **{"data.clients": "0,1"}))  # images only
+
+
+def test_joint_training_stores_no_frozen_tensors(folder, tmp_path):
+    flat = {"strategy.name": "joint", "data.clients": "6,7", "train.restart-optimizer": True, "run.output-dir": str(tmp_path)}
+    inprocess.run(settings(folder, **flat))
+    states = [load(path.read_bytes()) for path in tmp_path.rglob("clients/*/joint/*.safetensors")]
+    assert len(states) == 2
+    assert not [name for state in states for name in state if "frozen" in name]
