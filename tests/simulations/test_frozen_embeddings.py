@@ -8,6 +8,7 @@ from client.learner import cached_model, make_learner
 from config import ConfigError, parse
 from models.arrays import get_arrays
 from models.groups import Group, group_names
+from server.run_folder import read_events
 from simulations import inprocess
 from simulations.runner import check
 from strategies.protocol import Instruction, RunError
@@ -83,6 +84,7 @@ def test_a_wrong_folder_stops_the_run_before_it_starts(folder, tmp_path):
             check(settings(folder, **flat))
         with pytest.raises(RunError, match=message):
             inprocess.run(settings(folder, **{**flat, "run.output-dir": str(tmp_path / "runs")}))
+    assert not [event for path in tmp_path.rglob("events.jsonl") for event in read_events(path)]
     check(settings(folder))
     check(settings(tmp_path / "none", **{"data.clients": "0,1"}))  # images only
 
