@@ -156,7 +156,7 @@ class Model(Section):
         "learned", description="position code of texts: learned up to data.max-tokens, or sinusoidal for any length"
     )
     embedding_dir: str = Field(
-        "", description="folder of a BERT model whose embeddings are used, frozen, for texts; empty: learned embeddings"
+        "", description="folder of a BERT model whose embeddings, positions included, texts use frozen; empty: learned ones"
     )
 
     @model_validator(mode="after")

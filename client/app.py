@@ -31,6 +31,13 @@ if TYPE_CHECKING:  # torch is imported with the first message, not with this mod
 
 Tensors = dict[str, np.ndarray]
 
+OWN_PATHS = {
+    "data-dir": ("data", "data_dir"),
+    "vocab-file": ("data", "vocab_file"),
+    "embedding-dir": ("model", "embedding_dir"),
+}
+"""Keys of the node config that win over a setting of the run: section and field."""
+
 # A local SuperLink keeps the folder it was started in, and Ray puts it before this app on the path of its workers. If that
 # folder has a ``client`` of its own (another checkout), step out of it before Ray starts.
 if Path.cwd() != PROJECT_ROOT and (Path.cwd() / "client" / "app.py").exists():
@@ -48,13 +55,18 @@ def describe(message: Message, context: Context) -> Message:
     check_folders(config, context)
     from client.device import choose_device
     from client.learner import cached_client
+    from data_partition.text import vocab_size
+    from models import bert_embeddings
 
+    own = _own_data(config, context)
     device = choose_device(config.train, config.federation)
     hosted = [partition for partition in question["partition_ids"] if hosts(context, int(partition))]  # type: ignore[union-attr]
     lines = []
     for partition in hosted:
-        data = cached_client(_own_data(config, context).data, int(partition), 0.0)
+        data = cached_client(own.data, int(partition), 0.0)
         group = data.subgroup
+        if own.model.embedding_dir and group.modality == "text":
+            bert_embeddings.inspect(own.model.embedding_dir, vocab_size(own.data), own.data.max_tokens)
         sizes = (len(data.train.labels), len(data.val.labels), len(data.test.labels))
         info = ClientInfo(group.partition_id, group.modality, group.group, group.domain_index, group.classes, *sizes)
         lines.append(info.to_json())
@@ -114,9 +126,18 @@ def hosts(context: Context, partition_id: int) -> bool:
 
 
 def check_folders(config: RunConfig, context: Context) -> None:
-    """Refuse relative folders: they would lie in the unpacked app, a new folder for every version of the source."""
-    node = {key: str(context.node_config.get(key, "")) for key in ("state-dir", "data-dir")}
-    for key, folder in {"run.output-dir": config.run.output_dir, **node}.items():
+    """Refuse relative paths: they would lie in the unpacked app, a new folder for every version of the source.
+
+    Raises:
+        RunError: names the setting and the path.
+    """
+    run = {
+        "run.output-dir": config.run.output_dir,
+        "data.vocab-file": config.data.vocab_file,
+        "model.embedding-dir": config.model.embedding_dir,
+    }
+    node = {key: str(context.node_config.get(key, "")) for key in ("state-dir", *OWN_PATHS)}
+    for key, folder in (run | node).items():
         if folder and not Path(folder).expanduser().is_absolute():
             raise RunError(f"{key} = '{folder}' is relative; expected an absolute path")
 
@@ -137,11 +158,12 @@ def _config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
 
 
 def _own_data(config: RunConfig, context: Context) -> RunConfig:
-    """Let ``--node-config 'data-dir="/path"'`` win over the run config: each lab machine has its data somewhere else."""
-    own = context.node_config.get("data-dir")
-    if not own:
-        return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"data_dir": str(own)})})
+    """Let ``--node-config 'data-dir="/path"'`` win over the run config: each lab machine has its files somewhere else."""
+    for key, (section, name) in OWN_PATHS.items():
+        if own := context.node_config.get(key):
+            changed = getattr(config, section).model_copy(update={name: str(own)})
+            config = config.model_copy(update={section: changed})
+    return config
 
 
 def _learner(

@@ -17,7 +17,7 @@ from client.seeding import seed_for
 from client.state import save_state
 from config import RunConfig
 from models.arrays import get_arrays
-from models.groups import named_tensors
+from models.groups import stored_names
 
 
 def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callable[[int], Path]) -> dict[str, float]:
@@ -69,7 +69,7 @@ def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callabl
                 step += 1
     last_round = told.round + told.rounds - 1
     for partition, learner in zip(ids, learners, strict=True):
-        save_state(folder_of(partition), told.run_token, last_round, get_arrays(learner.model, named_tensors(learner.model)))
+        save_state(folder_of(partition), told.run_token, last_round, get_arrays(learner.model, stored_names(learner.model)))
     return {
         "partition-id": told.partition_id,
         "num-examples": sum(len(learner.data.train.labels) for learner in learners),

@@ -20,27 +20,47 @@ from client.seeding import seed_for
 from client.state import load_state, save_state
 from config import Data, Model, RunConfig
 from data_partition.client_data import ClientData, load_client
+from data_partition.files import stamp
 from data_partition.metrics import class_weights
-from data_partition.text import VOCAB_SIZE
+from data_partition.text import vocab_size
 from models.arrays import Arrays, get_arrays, set_arrays
+from models.bert_embeddings import FILES
 from models.factory import build_model
-from models.groups import named_tensors, shared_names
+from models.groups import Group, group_names, named_tensors, shared_names, stored_names
 from strategies.protocol import Instruction
 
 OPTIMIZER = "optimizer."
 
 
-@lru_cache(maxsize=64)
 def cached_client(data: Data, partition_id: int, train_fraction: float) -> ClientData:
-    """Load a client's rows once per process; 0 means ``data.train-fraction``."""
+    """Load a client's rows once per process and vocabulary; 0 means ``data.train-fraction``."""
+    return _cached_client(data, partition_id, train_fraction, stamp(data.vocab_file))
+
+
+@lru_cache(maxsize=64)
+def _cached_client(data: Data, partition_id: int, train_fraction: float, version: tuple[tuple[int, int], ...]) -> ClientData:
     return load_client(data, partition_id, train_fraction or None)
 
 
-@lru_cache(maxsize=64)
 def cached_model(settings: Model, data: Data, modality: str, num_classes: int, seed: int) -> tuple[nn.Module, Arrays]:
     """Build a model once per process; return it with its initial tensors, as it will be written over."""
-    model = build_model(settings, modality, num_classes, vocab_size=VOCAB_SIZE, max_tokens=data.max_tokens, seed=seed)
-    return model, get_arrays(model, named_tensors(model))
+    files = [Path(settings.embedding_dir) / name for name in FILES] if settings.embedding_dir and modality == "text" else []
+    return _cached_model(settings, data, modality, num_classes, seed, stamp(*files))
+
+
+@lru_cache(maxsize=64)
+def _cached_model(
+    settings: Model, data: Data, modality: str, num_classes: int, seed: int, version: tuple[tuple[int, int], ...]
+) -> tuple[nn.Module, Arrays]:
+    model = build_model(settings, modality, num_classes, vocab_size=vocab_size(data), max_tokens=data.max_tokens, seed=seed)
+    return model, get_arrays(model, stored_names(model))
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a model; frozen tensors, which may be large and never change, are those of the original."""
+    tensors = named_tensors(model)
+    shared: dict[int, object] = {id(tensors[name]): tensors[name] for name in group_names(model, Group.FROZEN)}
+    return copy.deepcopy(model, shared)
 
 
 @dataclass
@@ -91,7 +111,7 @@ def make_learner(
     data = cached_client(config.data, instruction.partition_id, instruction.train_fraction)
     modality, classes = data.subgroup.modality, len(data.subgroup.classes)
     model, initial = cached_model(config.model, config.data, modality, classes, config.run.seed)
-    model = copy.deepcopy(model) if private else model
+    model = private_copy(model) if private else model
     model.to(device)
     saved = load_state(folder, instruction.run_token, for_round)
     own = {name: value for name, value in saved.items() if not name.startswith(OPTIMIZER)}
@@ -118,7 +138,7 @@ def train(learner: Learner, shared: Mapping[str, np.ndarray]) -> dict[str, float
         if config.train.restart_optimizer:
             optimizer = training.make_optimizer(learner.model, config.train, config.model.k_learning_rate)
         losses = train_round(learner, optimizer, recipe, server_round, anchor)
-    tensors = get_arrays(learner.model, named_tensors(learner.model))
+    tensors = get_arrays(learner.model, stored_names(learner.model))
     if not config.train.restart_optimizer:
         tensors |= {f"{OPTIMIZER}{name}": value for name, value in moments(optimizer, parameters).items()}
     save_state(learner.folder, told.run_token, told.round + told.rounds - 1, tensors)
@@ -164,10 +184,10 @@ def train_round(
 
 def evaluate(learner: Learner) -> dict[str, float]:
     """Evaluate the split of the instruction; a model that closes columns is evaluated without them."""
-    final = learner.instruction.split == "test"
+    final, precision = learner.instruction.split == "test", learner.config.train.precision
     split = learner.data.test if final else learner.data.val
     model, facts = pruning.without_closed_columns(learner.model, split.inputs[:32].to(learner.device) if final else None)
-    metrics = training.evaluate(model, split, learner.num_classes, learner.device)
+    metrics = training.evaluate(model, split, learner.num_classes, learner.device, precision)
     return {"partition-id": learner.instruction.partition_id, **metrics, **facts}
 
 

@@ -15,6 +15,7 @@ from config import Data, Train
 from data_partition.augment import drop_words, flip_and_shift
 from data_partition.client_data import Split
 from data_partition.metrics import balanced_accuracy
+from data_partition.text import unk_id
 from models.gates import gates, paid_columns
 
 
@@ -73,7 +74,16 @@ def augmented(inputs: Tensor, recipe: Recipe, generator: torch.Generator) -> Ten
         return inputs
     if recipe.modality == "image":
         return flip_and_shift(inputs, generator)
-    return drop_words(inputs, recipe.data.word_dropout, generator)
+    return drop_words(inputs, recipe.data.word_dropout, generator, unk_id(recipe.data))
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass under ``train.precision``.
+
+    bfloat16: products are computed in bfloat16; weights, gradients and optimizer stay float32 (Micikevicius et al., ICLR 2018;
+    unlike float16 it has the range of float32, so the loss needs no scaling). float32: nothing is changed.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def training_step(
@@ -99,7 +109,9 @@ def training_step(
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    loss: Tensor = F.cross_entropy(model(inputs), labels, weight=recipe.weight)
+    with autocast(recipe.train.precision, inputs.device):
+        logits = model(inputs)
+    loss: Tensor = F.cross_entropy(logits.float(), labels, weight=recipe.weight)
     if recipe.proximal_mu > 0 and anchor:
         parameters = dict(model.named_parameters())
         distance = torch.stack([(parameters[name] - value).square().sum() for name, value in anchor.items()]).sum()
@@ -127,10 +139,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int,
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, split: Split, num_classes: int, device: torch.device) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, split: Split, num_classes: int, device: torch.device, precision: str = "float32"
+) -> dict[str, float]:
     """Return loss, accuracy, balanced accuracy and the number of examples of a split."""
     model.eval()
-    logits = torch.cat([model(inputs.to(device)).float().cpu() for inputs in torch.split(split.inputs, 256)])
+    with autocast(precision, device):
+        logits = torch.cat([model(inputs.to(device)).float().cpu() for inputs in torch.split(split.inputs, 256)])
     predictions = logits.argmax(dim=1)
     return {
         "loss": F.cross_entropy(logits, split.labels).item(),

@@ -53,7 +53,7 @@ def load_client(data: Data, partition_id: int, train_fraction: float | None = No
         DataError: the partition id or the fraction is out of range, or the data files are missing or damaged.
     """
     subgroup = find_subgroup(data, partition_id)
-    table = load(data.data_dir)
+    table = load(data.data_dir, data.vocab_file)
     split = _split(table, data.val_fraction, data.seed)
     fraction = data.train_fraction if train_fraction is None else train_fraction
     disjoint = data.concepts == "disjoint"

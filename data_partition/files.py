@@ -70,6 +70,22 @@ def find_data_file(name: str, data_dir: str | Path = "") -> Path:
     raise DataError(f"{name} was not found in\n{looked_at}\nWhat to do: {advice}.")
 
 
+def stamp(*paths: str | Path) -> tuple[tuple[int, int], ...]:
+    """Return (bytes, time of last change in ns) of files, for the key of a cache: a file that was replaced is read again.
+
+    Args:
+        paths: files; one that is missing gives (-1, -1), the empty path (0, 0).
+    """
+    found = []
+    for path in paths:
+        try:
+            status = Path(path).expanduser().stat() if str(path) else None
+            found.append((status.st_size, status.st_mtime_ns) if status else (0, 0))
+        except OSError:
+            found.append((-1, -1))
+    return tuple(found)
+
+
 @lru_cache(maxsize=8)
 def check_sha256(path: Path, expected: str) -> None:
     """Refuse a file that is not the one the code was written for; a good one is not read again in this process.

@@ -80,5 +80,6 @@ def masked_basis(mask_BN: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
         Shape (B, N, R), zero at padding.
     """
     lengths_B1 = mask_BN.sum(dim=1, keepdim=True).clamp(min=1)
-    coordinates_BN = (mask_BN.cumsum(dim=1) - 0.5).to(dtype) / lengths_B1
-    return cosine(coordinates_BN, lengths_B1, torch.arange(rank, device=mask_BN.device)) * mask_BN[..., None]
+    # Not in bfloat16: its 8 bits do not hold the phase of a cosine of many periods.
+    coordinates_BN = (mask_BN.cumsum(dim=1) - 0.5).to(torch.promote_types(dtype, torch.float32)) / lengths_B1
+    return (cosine(coordinates_BN, lengths_B1, torch.arange(rank, device=mask_BN.device)) * mask_BN[..., None]).to(dtype)

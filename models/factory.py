@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from config import Model
+from models import bert_embeddings
 from models.adapters import Adapter
-from models.front_ends import FrontEnd, ImageFrontEnd, TextFrontEnd
+from models.front_ends import BertFrontEnd, FrontEnd, ImageFrontEnd, TextFrontEnd
 from models.gates import InputBias, make_gate
 from models.groups import Group
 from models.linceiver import Backbone, Head, LinceiverIO
@@ -58,7 +59,12 @@ def build_front_end(settings: Model, task: Task) -> FrontEnd:
             raise ValueError(
                 f"a text model needs vocab_size >= 2 and max_tokens >= 1: found {task.vocab_size} and {task.max_tokens}"
             )
-        return TextFrontEnd(settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens)
+        if settings.embedding_dir:
+            found = bert_embeddings.inspect(settings.embedding_dir, task.vocab_size, task.max_tokens)
+            return BertFrontEnd(settings.dim, hidden=found.hidden)
+        return TextFrontEnd(
+            settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens, position=settings.text_position
+        )
     raise ValueError(f"modality {task.modality!r} is unknown: expected 'image' or 'text'")
 
 
@@ -134,7 +140,8 @@ def build_model(
     """Build one client's model.
 
     Initial weights depend only on (seed, modality, group): clients of one seed have equal backbones whatever their modality,
-    and clients of one modality have equal adapters and heads where shapes agree.
+    and clients of one modality have equal adapters and heads where shapes agree. With ``model.embedding-dir`` a text model
+    also has a module ``frozen``, which it hands to its front end.
 
     Args:
         settings: the ``[model]`` section of the run config.
@@ -149,4 +156,7 @@ def build_model(
         ValueError: the settings do not fit the data.
     """
     task = Task(modality, num_classes, image_size, vocab_size, max_tokens)
-    return BUILDERS[settings.name](settings, task, seed)
+    model = BUILDERS[settings.name](settings, task, seed)
+    if modality == "text" and settings.embedding_dir:
+        model.frozen = bert_embeddings.load(settings.embedding_dir, vocab_size, max_tokens)
+    return model

@@ -1,11 +1,14 @@
 """The front end of each modality: raw inputs to tokens with their places. Stays on the client, whatever the model.
 
-Shapes: B batch, N tokens, D channels. A front end is called with raw inputs and returns ``(x_BND, mask_BN or None, grid)``.
+Shapes: B batch, N tokens, D channels. A front end is called with raw inputs, and with the frozen module of the model if it has
+one, and returns ``(x_BND, mask_BN or None, grid)``.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,10 @@ from torch import Tensor, nn
 from models.cosine import Grid
 
 Tokens = tuple[Tensor, Tensor | None, Grid]
+TextPosition = Literal["learned", "sinusoidal"]
+
+WORD_STD = 0.02
+"""Standard deviation of word embeddings and learned positions at the start, as in BERT."""
 
 
 @lru_cache(maxsize=64)
@@ -37,6 +44,26 @@ def fourier_code(grid: Grid, bands: int, dtype: torch.dtype, device: torch.devic
         return code.to(device=device, dtype=dtype)
 
 
+@lru_cache(maxsize=64)
+def sinusoidal_code(length: int, dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Sinusoidal position code of a text, cached: do not write to it.
+
+    Channels 2i and 2i + 1 of place n are s sin(n / 10000^(2i/D)) and s cos(n / 10000^(2i/D)). The paper has s = 1 and
+    multiplies word embeddings by sqrt(D). Here words keep their standard deviation of 0.02 and s = 0.02 sqrt(2), so that the
+    root mean square of the code, s / sqrt(2), is that of words, and that of the learned code which it replaces.
+
+    Returns:
+        Shape (length, D); a row does not depend on the length.
+
+    Source: Vaswani et al. (NeurIPS 2017), section 3.5.
+    """
+    with torch.inference_mode(False):
+        rates = 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]
+        return (waves * (WORD_STD * math.sqrt(2))).to(device=device, dtype=dtype)
+
+
 class ImageFrontEnd(nn.Module):
     """Square patches with Fourier position features, through one linear map: 4*4*3 + 12 = 60 features by default."""
 
@@ -46,7 +73,7 @@ class ImageFrontEnd(nn.Module):
         self.patch_features = channels * patch_size**2
         self.embed = nn.Linear(self.patch_features + 4 * fourier_bands, dim)
 
-    def forward(self, inputs: Tensor) -> Tokens:
+    def forward(self, inputs: Tensor, frozen: nn.Module | None = None) -> Tokens:
         """Images (B,3,H,W), float in [0, 1] or uint8, to patch tokens (B,N,D) in row order; there is no padding.
 
         Raises:
@@ -69,29 +96,64 @@ class ImageFrontEnd(nn.Module):
 
 
 class TextFrontEnd(nn.Module):
-    """Word embedding plus a learned position code; token id 0 is padding."""
+    """Word embedding plus a position code; token id 0 is padding.
 
-    def __init__(self, dim: int, *, vocab_size: int, max_tokens: int) -> None:
+    Args:
+        dim: channels D.
+        vocab_size: rows of the word embedding.
+        max_tokens: rows of the learned position code; the sinusoidal one takes any length.
+        position: ``learned`` or ``sinusoidal``.
+    """
+
+    def __init__(self, dim: int, *, vocab_size: int, max_tokens: int, position: TextPosition = "learned") -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab_size, dim, padding_idx=0)
-        nn.init.trunc_normal_(self.embed.weight, std=0.02)  # PyTorch's std of 1 drowns what few steps can learn
-        self.place = nn.Parameter(torch.empty(max_tokens, dim))
-        nn.init.trunc_normal_(self.place, std=0.02)
+        nn.init.trunc_normal_(self.embed.weight, std=WORD_STD)  # PyTorch's std of 1 drowns what few steps can learn
+        self.place = None
+        if position == "learned":
+            self.place = nn.Parameter(torch.empty(max_tokens, dim))
+            nn.init.trunc_normal_(self.place, std=WORD_STD)
         with torch.no_grad():
             self.embed.weight[0] = 0.0
 
-    def forward(self, inputs: Tensor) -> Tokens:
+    def forward(self, inputs: Tensor, frozen: nn.Module | None = None) -> Tokens:
         """Token ids (B,N), integers, to tokens (B,N,D) and the mask (B,N) of those that are not padding.
 
         Raises:
-            ValueError: there are more tokens than positions.
+            ValueError: there are more tokens than learned positions.
         """
         N = inputs.shape[1]
+        words_BND = self.embed(inputs)
+        if self.place is None:
+            return words_BND + sinusoidal_code(N, words_BND.shape[2], words_BND.dtype, inputs.device), inputs != 0, (N,)
         if len(self.place) < N:
             raise ValueError(
-                f"text of {N} tokens, but the model has {len(self.place)} positions: cut it or set data.max-tokens"
+                f"text of {N} tokens, but the model has {len(self.place)} learned positions: cut it, raise data.max-tokens, "
+                "or set model.text-position = 'sinusoidal', which takes any length"
             )
-        return self.embed(inputs) + self.place[:N], inputs != 0, (N,)
+        return words_BND + self.place[:N], inputs != 0, (N,)
 
 
-FrontEnd = ImageFrontEnd | TextFrontEnd
+class BertFrontEnd(nn.Module):
+    """Frozen embeddings of BERT (models/bert_embeddings.py), which have positions of their own, through one trainable map.
+
+    The embeddings are handed in with each call. They are no part of this module, because adapters may leave a client, and they
+    never do.
+    """
+
+    def __init__(self, dim: int, *, hidden: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(hidden, dim)
+
+    def forward(self, inputs: Tensor, frozen: nn.Module | None = None) -> Tokens:
+        """Token ids (B,N), integers, to tokens (B,N,D) and the mask (B,N) of those that are not padding.
+
+        Raises:
+            ValueError: the model handed in no frozen embeddings.
+        """
+        if frozen is None:
+            raise ValueError("there are no frozen embeddings: the model must call its front end with its module 'frozen'")
+        return self.embed(frozen(inputs)), inputs != 0, (inputs.shape[1],)
+
+
+FrontEnd = ImageFrontEnd | TextFrontEnd | BertFrontEnd

@@ -61,6 +61,15 @@ def group_names(model: nn.Module, *groups: Group) -> list[str]:
     return [name for name in named_tensors(model) if group_of(name) in groups]
 
 
+def stored_names(model: nn.Module) -> list[str]:
+    """Return the names of the tensors that a client stores: all but FROZEN, which never change and are on its disk already.
+
+    Raises:
+        ValueError: a tensor of the model is in no group.
+    """
+    return group_names(model, *(group for group in Group if group is not Group.FROZEN))
+
+
 def shared_names(model: nn.Module, share: str) -> list[str]:
     """Return the names of the tensors that may leave a client under ``strategy.share``.
 

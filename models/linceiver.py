@@ -178,6 +178,7 @@ class LinceiverIO(nn.Module):
         self.backbone = backbone
         self.adapter = adapter
         self.head = head
+        self.frozen: nn.Module | None = None  # set by models/factory.py where the front end needs it
 
     @property
     def projection(self) -> Projection | None:
@@ -186,7 +187,7 @@ class LinceiverIO(nn.Module):
 
     def keys_values(self, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return what the encoder attends to: keys and values (B,K,2I), and a mask (B,K) or a bias of the logits."""
-        x_BND, mask_BN, grid = self.adapter.front(inputs)
+        x_BND, mask_BN, grid = self.adapter.front(inputs, self.frozen)
         x_BND = self.adapter.norm(x_BND)
         if self.projection is None:
             return self.adapter.to_kv(x_BND), mask_BN, None

@@ -90,19 +90,23 @@ def wanted_clients(config: RunConfig) -> list[int]:
 
 
 def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, np.ndarray]]:
-    """Return a function that gives the shared tensors of a client's freshly seeded model."""
-    from data_partition.text import VOCAB_SIZE
+    """Return a function that gives the shared tensors of a client's freshly seeded model.
+
+    Unless adapters are shared, the server needs no frozen embeddings: ``model.embedding-dir`` may exist on the clients alone.
+    """
+    from data_partition.text import vocab_size
     from models.arrays import get_arrays
     from models.factory import build_model
     from models.groups import shared_names
 
     @cache
     def initial(modality: str, num_classes: int, share: str) -> dict[str, np.ndarray]:
+        needs_adapter = "adapter" in share
         model = build_model(
-            config.model,
+            config.model if needs_adapter else config.model.model_copy(update={"embedding_dir": ""}),
             modality,
             num_classes,
-            vocab_size=VOCAB_SIZE,
+            vocab_size=vocab_size(config.data),
             max_tokens=config.data.max_tokens,
             seed=config.run.seed,
         )

@@ -85,20 +85,25 @@ def run_all(configs: list[RunConfig], engine: str) -> None:
 
 
 def check(config: RunConfig) -> None:
-    """Fail before anything is started if the data or the GPU that the config asks for are not there.
+    """Fail before anything is started if the files or the GPU that the config asks for are not there.
 
     Raises:
         ConfigError: says what is missing.
     """
     from data_partition.emojipairs.dataset import locate
     from data_partition.files import DataError
+    from data_partition.subgroups import find_subgroup
+    from data_partition.text import vocab_size
+    from models.bert_embeddings import EmbeddingError, inspect
     from server.app import wanted_clients
     from strategies.protocol import RunError
 
     try:
-        wanted_clients(config)
-        locate(config.data.data_dir)
-    except (DataError, RunError) as error:
+        wanted = wanted_clients(config)
+        locate(config.data.data_dir, config.data.vocab_file)
+        if config.model.embedding_dir and any(find_subgroup(config.data, client).modality == "text" for client in wanted):
+            inspect(config.model.embedding_dir, vocab_size(config.data), config.data.max_tokens)
+    except (DataError, EmbeddingError, RunError) as error:
         raise ConfigError(str(error)) from None
     if config.federation.gpus_per_client > 0 or config.train.device == "cuda":
         from client.device import DeviceError, choose_device

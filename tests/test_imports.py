@@ -17,6 +17,8 @@ FORBIDDEN = {
     "client": {"server", "simulations"},
     "server": {"client", "simulations"},
 }
+LAZY = {"transformers"}
+"""Imported inside functions only: each takes seconds, and few runs need it."""
 NEVER = {"torchvision", "timm", "torchscale", "pickle", "tests"}
 
 
@@ -47,3 +49,11 @@ def test_imports_go_one_way(package: str) -> None:
     forbidden = FORBIDDEN.get(package, set()) | NEVER
     wrong = {str(path.relative_to(ROOT)): sorted(modules_of(path.read_text(encoding="utf-8")) & forbidden) for path in files}
     assert {path: names for path, names in wrong.items() if names} == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_slow_libraries_are_imported_where_they_are_used(package: str) -> None:
+    for path in files_of(package):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree.body = [statement for statement in tree.body if not isinstance(statement, ast.FunctionDef | ast.ClassDef)]
+        assert not modules_of(ast.unparse(tree)) & LAZY, path

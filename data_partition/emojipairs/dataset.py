@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_partition.emojipairs.catalogue import CLASSES, PARQUET_NAME, VOCAB_NAME
-from data_partition.files import DataError, check_sha256, find_data_file
-from data_partition.text import encode, load_tokenizer
+from data_partition.files import DataError, check_sha256, find_data_file, stamp
+from data_partition.text import check_bert_vocabulary, encode, load_bert_tokenizer, load_tokenizer
 
 PARQUET_SHA256: Final = "d4bef5a28aecf798c4c3a727d89cd2cdb923e589110b884319b1a1e81937cb56"
 VOCAB_SHA256: Final = "50801d05cde47c950c806c91649bb0b47d74f0b42f85605df6d38cb0f0722e93"
@@ -48,33 +48,47 @@ class Table:
     texts: Rows
 
 
-def load(data_dir: str = "") -> Table:
+def load(data_dir: str = "", vocab_file: str = "") -> Table:
     """Return the decoded data set; later calls for the same files return the same object.
 
     Args:
         data_dir: folder of the files; empty: the files shipped with the project.
+        vocab_file: vocabulary of bert-base-uncased, in place of the small one among the files.
 
     Raises:
         DataError: a file is missing or is not the one the code was written for.
     """
-    return read(*locate(data_dir))
+    parquet, vocab = locate(data_dir, vocab_file)
+    return read(parquet, vocab, bool(vocab_file), stamp(parquet, vocab))
 
 
-def locate(data_dir: str = "") -> tuple[Path, Path]:
+def locate(data_dir: str = "", vocab_file: str = "") -> tuple[Path, Path]:
     """Find the data file and the vocabulary, and check that they are those the code was written for.
 
     Raises:
         DataError: a file is missing or is another one.
     """
-    parquet, vocab = find_data_file(PARQUET_NAME, data_dir), find_data_file(VOCAB_NAME, data_dir)
+    parquet = find_data_file(PARQUET_NAME, data_dir)
     check_sha256(parquet, PARQUET_SHA256)
-    check_sha256(vocab, VOCAB_SHA256)
+    if vocab_file:
+        vocab = Path(vocab_file).expanduser().resolve()
+        check_bert_vocabulary(vocab)
+    else:
+        vocab = find_data_file(VOCAB_NAME, data_dir)
+        check_sha256(vocab, VOCAB_SHA256)
     return parquet, vocab
 
 
 @lru_cache(maxsize=2)
-def read(parquet: Path, vocab: Path) -> Table:
-    """Decode the two files without checking which they are."""
+def read(parquet: Path, vocab: Path, bert: bool = False, version: tuple[tuple[int, int], ...] = ()) -> Table:
+    """Decode the two files without checking which they are.
+
+    Args:
+        parquet: the data file.
+        vocab: the vocabulary.
+        bert: whether it is that of bert-base-uncased.
+        version: stamp of the two files, so that another file of the same name is read anew.
+    """
     table = pq.read_table(parquet)
     classes = tuple(json.loads((table.schema.metadata or {}).get(b"emojipairs", b"{}")).get("classes", ()))
     if classes != CLASSES:
@@ -98,7 +112,7 @@ def read(parquet: Path, vocab: Path) -> Table:
         concept_labels=columns["label"][first].astype(np.int64),
         is_test=columns["split"][first] == "test",
         images=rows(is_image, _decode(pictures)),
-        texts=rows(~is_image, encode(sentences, load_tokenizer(vocab))),
+        texts=rows(~is_image, encode(sentences, load_bert_tokenizer(vocab) if bert else load_tokenizer(vocab))),
     )
 
 

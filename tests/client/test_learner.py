@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from client.learner import make_learner, train
+from client.learner import evaluate, make_learner, train
 from config import parse
 from models.arrays import get_arrays
 from models.groups import shared_names
@@ -49,3 +49,10 @@ def test_a_private_model_is_not_the_one_that_others_use(tmp_path):
 def test_a_wrong_shape_names_the_tensor(tmp_path):
     with pytest.raises(ValueError, match=r"backbone\.latents.*found shape \(1,\), expected \(8, 64\)"):
         make_learner(CONFIG, told(), tmp_path, {"backbone.latents": np.zeros(1, np.float32)}, 1)
+
+
+def test_the_run_decides_in_which_precision_a_client_evaluates(tmp_path):
+    configs = [parse({"train.precision": precision}) for precision in ("float32", "float32", "bfloat16")]
+    first, again, half = (evaluate(make_learner(config, told(), tmp_path, {}, 1))["loss"] for config in configs)
+    assert first == again
+    assert 0 < abs(first - half) < 0.05

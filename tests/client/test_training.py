@@ -104,3 +104,47 @@ def test_evaluation_by_hand():
     assert metrics["accuracy"] == pytest.approx(0.75)
     assert metrics["balanced-accuracy"] == pytest.approx(0.75)
     assert metrics["num-examples"] == 4
+
+
+def toy(precision, modality, steps=25):
+    """Train a small Linceiver IO on a few inputs it can tell apart; return it and the loss of each step."""
+    model, inputs = tiny(modality, num_classes=3, dropout=0.0), batch(modality, 6)
+    settings = Train(precision=precision, learning_rate=3e-3)
+    how = training.Recipe(settings, Data(augment=False), modality, None)
+    optimizer = training.make_optimizer(model, settings)
+    model.train()
+    labels = torch.arange(6) % 3
+    losses = [training.training_step(model, optimizer, inputs, labels, how, {}) for _ in range(steps)]
+    metrics = training.evaluate(model, Split(inputs, labels), 3, torch.device("cpu"), precision)
+    return model, losses, metrics, optimizer
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_bfloat16_trains_float32_weights(modality):
+    plain, _, _, _ = toy("float32", modality)
+    model, losses, metrics, optimizer = toy("bfloat16", modality)
+    assert losses[-1] < 0.3 * losses[0]
+    assert metrics["accuracy"] == 1.0
+    assert metrics["loss"] == pytest.approx(losses[-1], abs=0.1)
+    assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters()} == {torch.float32}
+    assert {v.dtype for state in optimizer.state.values() for v in state.values()} == {torch.float32}
+    assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+
+
+def test_evaluation_computes_in_the_given_precision():
+    model, inputs = tiny("image", num_classes=3), batch("image", 6)
+    split, device = Split(inputs, torch.arange(6) % 3), torch.device("cpu")
+    plain, half = (training.evaluate(model, split, 3, device, p)["loss"] for p in ("float32", "bfloat16"))
+    assert plain == training.evaluate(model, split, 3, device)["loss"]
+    assert 0 < abs(plain - half) < 0.02
+
+
+def test_the_loss_is_computed_in_float32():
+    model = linear(0.0)
+    seen = []
+    model.register_forward_hook(lambda module, given, logits: seen.append(logits.dtype))
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(2) * 8)
+    loss = training.training_step(model, torch.optim.SGD(model.parameters(), 0.0), X, Y, recipe(precision="bfloat16"), {})
+    assert seen == [torch.bfloat16]
+    assert loss == pytest.approx(torch.nn.functional.softplus(torch.tensor(-8.0)).item(), rel=1e-3)  # 0.000335; 0 in bfloat16

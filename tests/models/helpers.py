@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -27,3 +29,17 @@ def batch(modality: str, size: int = 4, seed: int = 1) -> Tensor:
     ids = torch.randint(1, 30, (size, 10), generator=generator)
     lengths = torch.randint(1, 11, (size, 1), generator=generator)
     return torch.where(torch.arange(10) < lengths, ids, 0)
+
+
+def save_bert(folder: Path, rows: int, positions: int, hidden: int) -> nn.Module:
+    """Write a small random BERT model as transformers does, and return it."""
+    from transformers import BertConfig, BertModel
+
+    sizes = {"vocab_size": rows, "max_position_embeddings": positions, "hidden_size": hidden, "intermediate_size": 8}
+    model: nn.Module = BertModel(BertConfig(num_hidden_layers=1, num_attention_heads=2, layer_norm_eps=1e-3, **sizes))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.embeddings.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(folder)
+    return model

@@ -175,7 +175,18 @@ def test_credentials_refuse_a_used_folder_before_they_write(tmp_path, monkeypatc
     assert not (tmp_path / "ca.key").exists()
 
 
-@pytest.mark.parametrize("key", ["state-dir", "data-dir", "run.output-dir"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "state-dir",
+        "data-dir",
+        "vocab-file",
+        "embedding-dir",
+        "run.output-dir",
+        "data.vocab-file",
+        "model.embedding-dir",
+    ],
+)
 def test_relative_folders_are_refused(key):
     def check(folder):
         node, flat = ({}, {key: folder}) if "." in key else ({key: folder}, {})
