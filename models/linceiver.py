@@ -15,7 +15,6 @@ projection for keys and values, before ``to_kv`` and in the encoder only, becaus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from models.adapters import Adapter
 from models.attention import FeedForward, FeedForwardKind, LatentBlock, cross_attend
 from models.low_rank import Grid, axis, project
+from models.trace import Trace
 
 LatentMean = Literal["none", "add", "concat"]
 # On short federated runs (40 epochs of 1 to 5 steps) latents of unit size train better than the 0.02 of the paper: validation
@@ -38,21 +38,6 @@ def mixing_matrix(rank: int) -> Tensor:
     each row would be one frequency over all tokens, from which attention, being a positive mixture, cannot pick a word.
     """
     return axis(rank, torch.arange(rank)).T.float().contiguous()
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a forward pass computed, for distillation.
-
-    Attributes:
-        latents: (B,M,D) after the encoder and after each block of the latent stack, L + 1 in all.
-        queries: what the classifier reads, (B,Q,D), or (B,Q,2D) if the latent mean is concatenated.
-        logits: (B, classes).
-    """
-
-    latents: tuple[Tensor, ...]
-    queries: Tensor
-    logits: Tensor
 
 
 class Backbone(nn.Module):
