@@ -25,6 +25,13 @@ def merge_heads(x_BHNd: Tensor) -> Tensor:
     return x_BHNd.transpose(1, 2).flatten(2)
 
 
+def key_mask(mask_BK: Tensor | None) -> Tensor | None:
+    """(B,K), True where a key is real, to (B,1,1,K) for SDPA. A sample with no real key attends to all: it stays finite."""
+    if mask_BK is None:
+        return None
+    return (mask_BK | ~mask_BK.any(dim=1, keepdim=True))[:, None, None, :]
+
+
 def cross_attend(q_NI: Tensor, kv_BK2I: Tensor, heads: int, mask_BK: Tensor | None = None) -> Tensor:
     """Attention of queries that are the same for every sample.
 
@@ -40,10 +47,23 @@ def cross_attend(q_NI: Tensor, kv_BK2I: Tensor, heads: int, mask_BK: Tensor | No
     B, K, width = kv_BK2I.shape
     k_BHKd, v_BHKd = kv_BK2I.view(B, K, 2, heads, width // (2 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
     q_BHNd = split_heads(q_NI.unsqueeze(0), heads).expand(B, -1, -1, -1)
-    mask = None
-    if mask_BK is not None:
-        mask = (mask_BK | ~mask_BK.any(dim=1, keepdim=True))[:, None, None, :]
-    return merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHKd, v_BHKd, attn_mask=mask))
+    return merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHKd, v_BHKd, attn_mask=key_mask(mask_BK)))
+
+
+def self_attend(qkv_BN3I: Tensor, heads: int, mask_BN: Tensor | None = None) -> Tensor:
+    """Attention of tokens to each other.
+
+    Args:
+        qkv_BN3I: projected queries, keys and values (B, N, 3I), in this order.
+        heads: heads H; divides I.
+        mask_BN: True where a token is real, as in :func:`cross_attend`; padding asks but is not read.
+
+    Returns:
+        Attended values (B, N, I).
+    """
+    B, N, width = qkv_BN3I.shape
+    q_BHNd, k_BHNd, v_BHNd = qkv_BN3I.view(B, N, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    return merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=key_mask(mask_BN)))
 
 
 class FeedForward(nn.Module):
@@ -85,10 +105,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B,N,D) -> (B,N,D)."""
-        B, N, _ = x_BND.shape
-        q_BHNd, k_BHNd, v_BHNd = self.qkv(self.norm(x_BND)).view(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        attended_BNI = merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd))
-        change_BND: Tensor = self.dropout(self.out(attended_BNI))
+        change_BND: Tensor = self.dropout(self.out(self_attend(self.qkv(self.norm(x_BND)), self.heads)))
         return x_BND + change_BND
 
 
