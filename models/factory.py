@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from config import Model
+from models import perceiver
 from models.adapters import Adapter
 from models.front_ends import FrontEnd, ImageFrontEnd, TextFrontEnd
 from models.groups import Group
@@ -80,13 +81,36 @@ def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
     return LinceiverIO(adapter, backbone, head)
 
 
+def build_perceiver(settings: Model, task: Task, seed: int) -> perceiver.Perceiver:
+    """Build Perceiver."""
+    with seeded(seed, Group.BACKBONE):
+        backbone = perceiver.Backbone(
+            settings.dim,
+            latents=settings.latents,
+            layers=settings.layers,
+            tied=settings.tie_layers,
+            heads=settings.heads,
+            cross_heads=settings.cross_heads,
+            dropout=settings.dropout,
+        )
+    with seeded(seed, Group.ADAPTER, task.modality):
+        front = build_front_end(settings, task)
+        adapter = perceiver.Adapter(front, settings.dim, settings.dim, readings=len(backbone.layers))
+    with seeded(seed, Group.HEAD, task.modality):
+        head = perceiver.Head(settings.dim, task.num_classes)
+    return perceiver.Perceiver(adapter, backbone, head)
+
+
 class Builder(Protocol):
     """Makes a model with initial weights that depend on (seed, modality, group) alone."""
 
     def __call__(self, settings: Model, task: Task, seed: int) -> nn.Module: ...
 
 
-BUILDERS: dict[str, Builder] = {"linceiver-io": build_linceiver}
+BUILDERS: dict[str, Builder] = {
+    "linceiver-io": build_linceiver,
+    "perceiver": build_perceiver,
+}
 
 
 def build_model(
