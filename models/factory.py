@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from config import Model
-from models import perceiver
+from models import perceiver, perceiver_io
 from models.adapters import Adapter
 from models.front_ends import FrontEnd, ImageFrontEnd, TextFrontEnd
 from models.groups import Group
@@ -81,6 +81,24 @@ def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
     return LinceiverIO(adapter, backbone, head)
 
 
+def build_perceiver_io(settings: Model, task: Task, seed: int) -> perceiver_io.PerceiverIO:
+    """Build Perceiver IO."""
+    with seeded(seed, Group.BACKBONE):
+        backbone = perceiver_io.Backbone(
+            settings.dim,
+            latents=settings.latents,
+            layers=settings.layers,
+            tied=settings.tie_layers,
+            heads=settings.heads,
+            cross_heads=settings.cross_heads,
+        )
+    with seeded(seed, Group.ADAPTER, task.modality):
+        adapter = Adapter(build_front_end(settings, task), settings.dim, settings.dim)
+    with seeded(seed, Group.HEAD, task.modality):
+        head = perceiver_io.Head(settings.dim, task.num_classes, cross_heads=settings.cross_heads)
+    return perceiver_io.PerceiverIO(adapter, backbone, head)
+
+
 def build_perceiver(settings: Model, task: Task, seed: int) -> perceiver.Perceiver:
     """Build Perceiver."""
     with seeded(seed, Group.BACKBONE):
@@ -109,6 +127,7 @@ class Builder(Protocol):
 
 BUILDERS: dict[str, Builder] = {
     "linceiver-io": build_linceiver,
+    "perceiver-io": build_perceiver_io,
     "perceiver": build_perceiver,
 }
 
