@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from config import Model
-from models import perceiver, perceiver_io
+from models import beit3, perceiver, perceiver_io
 from models.adapters import Adapter
 from models.front_ends import FrontEnd, ImageFrontEnd, TextFrontEnd
 from models.groups import Group
@@ -119,6 +119,26 @@ def build_perceiver(settings: Model, task: Task, seed: int) -> perceiver.Perceiv
     return perceiver.Perceiver(adapter, backbone, head)
 
 
+def build_beit3(settings: Model, task: Task, seed: int) -> beit3.BEiT3:
+    """Build BEiT-3."""
+    with seeded(seed, Group.BACKBONE):
+        backbone = beit3.Backbone(
+            settings.dim, layers=settings.layers, tied=settings.tie_layers, heads=settings.heads, dropout=settings.dropout
+        )
+    with seeded(seed, Group.ADAPTER, task.modality):
+        adapter = beit3.Adapter(
+            build_front_end(settings, task),
+            settings.dim,
+            experts=len(backbone.layers),
+            ff_mult=settings.ff_mult,
+            feed_forward=settings.feed_forward,
+            dropout=settings.dropout,
+        )
+    with seeded(seed, Group.HEAD, task.modality):
+        head = beit3.Head(settings.dim, task.num_classes)
+    return beit3.BEiT3(adapter, backbone, head)
+
+
 class Builder(Protocol):
     """Makes a model with initial weights that depend on (seed, modality, group) alone."""
 
@@ -129,6 +149,7 @@ BUILDERS: dict[str, Builder] = {
     "linceiver-io": build_linceiver,
     "perceiver-io": build_perceiver_io,
     "perceiver": build_perceiver,
+    "beit3": build_beit3,
 }
 
 
