@@ -37,8 +37,10 @@ def test_sizes_of_the_default_model() -> None:
 @pytest.mark.parametrize("name", BUILDERS)
 @pytest.mark.parametrize("tied", [False, True])
 def test_backbone_is_the_same_for_every_modality(name: str, tied: bool) -> None:
-    image, text = (tiny(m, num_classes=n, name=name, tie_layers=tied, layers=3) for m, n in (("image", 5), ("text", 9)))
+    sizes = (("image", 5), ("text", 9), ("text", 5))
+    image, other, text = (tiny(m, num_classes=n, name=name, tie_layers=tied, layers=3) for m, n in sizes)
     assert same(tensors(image, Group.BACKBONE), tensors(text, Group.BACKBONE))
+    assert same(tensors(image, Group.BACKBONE), tensors(other, Group.BACKBONE))
     alike = tensors(text, Group.ADAPTER) | tensors(text, Group.HEAD)
     for own, value in (tensors(image, Group.ADAPTER) | tensors(image, Group.HEAD)).items():
         if own in alike and value.shape == alike[own].shape and value.ndim > 1:
