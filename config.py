@@ -145,7 +145,7 @@ class Model(Section):
         "none", description="gate that learns how many columns are kept; sigmoid: the original one, which keeps them all"
     )
     k_input_bias: bool = Field(False, description="logits of a column depend on its input: b_j(x)")
-    k_penalty: NotNegative = Field(0.005, description="price of one open column in the training loss")
+    k_penalty: NotNegative = Field(0.01, description="price of one open column in the training loss")
     k_target: CountOrZero = Field(0, description="columns that cost nothing; 0: every column is paid for")
     k_ramp: Positive = Field(2.0, description="prefix: columns over which the gate falls from 1 to 0")
     k_warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.2, description="share of the steps before k is penalised")
@@ -164,6 +164,8 @@ class Model(Section):
         for key, heads in (("heads", self.heads), ("cross-heads", self.cross_heads)):
             if self.dim % heads:
                 raise ValueError(f"model.{key} = {heads} does not divide model.dim = {self.dim}")
+        if self.layers == 0 and self.name in ("perceiver", "beit3"):
+            raise ValueError(f"model.layers = 0 leaves model.name = '{self.name}' without a block: expected 1 or more")
         if self.name != "linceiver-io":
             for key, value in (("stages", self.stages), ("adaptive-k", self.adaptive_k), ("low-rank", self.low_rank)):
                 if value not in ("encoder", "none", "basis"):

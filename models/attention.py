@@ -28,6 +28,20 @@ def merge_heads(x_BHNd: Tensor) -> Tensor:
     return x_BHNd.transpose(1, 2).flatten(2)
 
 
+def split_keys_values(kv_BK2I: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """(B,K,2I), keys first, -> keys and values, both (B,H,K,d)."""
+    B, K, width = kv_BK2I.shape
+    k_BHKd, v_BHKd = kv_BK2I.view(B, K, 2, heads, width // (2 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    return k_BHKd, v_BHKd
+
+
+def key_mask(mask_BK: Tensor | None) -> Tensor | None:
+    """(B,K), True where a key is real, to (B,1,1,K) for SDPA. A sample with no real key attends to all: it stays finite."""
+    if mask_BK is None:
+        return None
+    return (mask_BK | ~mask_BK.any(dim=1, keepdim=True))[:, None, None, :]
+
+
 def cross_attend(
     q_NI: Tensor, kv_BK2I: Tensor, heads: int, mask_BK: Tensor | None = None, bias_BK: Tensor | None = None
 ) -> Tensor:
@@ -46,19 +60,24 @@ def cross_attend(
     B, K, _ = kv_BK2I.shape
     k_BHKd, v_BHKd = split_keys_values(kv_BK2I, heads)
     q_BHNd = split_heads(q_NI.unsqueeze(0), heads).expand(B, -1, -1, -1)
-    mask = None
-    if mask_BK is not None:
-        mask = (mask_BK | ~mask_BK.any(dim=1, keepdim=True))[:, None, None, :]
-    elif bias_BK is not None:
-        mask = bias_BK.to(q_BHNd.dtype).expand(B, K)[:, None, None, :]
+    mask = key_mask(mask_BK) if bias_BK is None else bias_BK.to(q_BHNd.dtype).expand(B, K)[:, None, None, :]
     return merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHKd, v_BHKd, attn_mask=mask))
 
 
-def split_keys_values(kv_BK2I: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """(B,K,2I), keys first, -> keys and values, both (B,H,K,d)."""
-    B, K, width = kv_BK2I.shape
-    k_BHKd, v_BHKd = kv_BK2I.view(B, K, 2, heads, width // (2 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
-    return k_BHKd, v_BHKd
+def self_attend(qkv_BN3I: Tensor, heads: int, mask_BN: Tensor | None = None) -> Tensor:
+    """Attention of tokens to each other.
+
+    Args:
+        qkv_BN3I: projected queries, keys and values (B, N, 3I), in this order.
+        heads: heads H; divides I.
+        mask_BN: True where a token is real, as in :func:`cross_attend`; padding asks but is not read.
+
+    Returns:
+        Attended values (B, N, I).
+    """
+    B, N, width = qkv_BN3I.shape
+    q_BHNd, k_BHNd, v_BHNd = qkv_BN3I.view(B, N, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    return merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=key_mask(mask_BN)))
 
 
 class FeedForward(nn.Module):
@@ -107,16 +126,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B,N,D) -> (B,N,D)."""
-        B, N, _ = x_BND.shape
         normed_BND = self.norm(x_BND)
         if self.projection is None:
-            q_BHNd, k_BHKd, v_BHKd = self.qkv(normed_BND).view(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            attended_BNI = self_attend(self.qkv(normed_BND), self.heads)
         else:
             inner = len(self.qkv.weight) // 3
             q_BHNd = split_heads(F.linear(normed_BND, self.qkv.weight[:inner]), self.heads)
             to_kv = partial(F.linear, weight=self.qkv.weight[inner:])
-            k_BHKd, v_BHKd = split_keys_values(self.projection(normed_BND, to_kv, None, (N,)), self.heads)
-        attended_BNI = merge_heads(F.scaled_dot_product_attention(q_BHNd, k_BHKd, v_BHKd))
+            kv_BK2I = self.projection(normed_BND, to_kv, None, x_BND.shape[1:2])
+            attended_BNI = merge_heads(F.scaled_dot_product_attention(q_BHNd, *split_keys_values(kv_BK2I, self.heads)))
         change_BND: Tensor = self.dropout(self.out(attended_BNI))
         return x_BND + change_BND
 

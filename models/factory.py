@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from config import Model
-from models import bert_embeddings
+from models import beit3, bert_embeddings, perceiver, perceiver_io
 from models.adapters import Adapter
 from models.front_ends import BertFrontEnd, FrontEnd, ImageFrontEnd, TextFrontEnd
 from models.gates import InputBias, make_gate
@@ -118,13 +118,76 @@ def num_tokens(settings: Model, task: Task) -> int:
     return (task.image_size // settings.patch_size) ** 2 if task.modality == "image" else task.max_tokens
 
 
+def build_perceiver_io(settings: Model, task: Task, seed: int) -> perceiver_io.PerceiverIO:
+    """Build Perceiver IO."""
+    with seeded(seed, Group.BACKBONE):
+        backbone = perceiver_io.Backbone(
+            settings.dim,
+            latents=settings.latents,
+            layers=settings.layers,
+            tied=settings.tie_layers,
+            heads=settings.heads,
+            cross_heads=settings.cross_heads,
+        )
+    with seeded(seed, Group.ADAPTER, task.modality):
+        adapter = Adapter(build_front_end(settings, task), settings.dim, settings.dim)
+    with seeded(seed, Group.HEAD, task.modality):
+        head = perceiver_io.Head(settings.dim, task.num_classes, cross_heads=settings.cross_heads)
+    return perceiver_io.PerceiverIO(adapter, backbone, head)
+
+
+def build_perceiver(settings: Model, task: Task, seed: int) -> perceiver.Perceiver:
+    """Build Perceiver."""
+    with seeded(seed, Group.BACKBONE):
+        backbone = perceiver.Backbone(
+            settings.dim,
+            latents=settings.latents,
+            layers=settings.layers,
+            tied=settings.tie_layers,
+            heads=settings.heads,
+            cross_heads=settings.cross_heads,
+            dropout=settings.dropout,
+        )
+    with seeded(seed, Group.ADAPTER, task.modality):
+        front = build_front_end(settings, task)
+        adapter = perceiver.Adapter(front, settings.dim, settings.dim, readings=len(backbone.layers))
+    with seeded(seed, Group.HEAD, task.modality):
+        head = perceiver.Head(settings.dim, task.num_classes)
+    return perceiver.Perceiver(adapter, backbone, head)
+
+
+def build_beit3(settings: Model, task: Task, seed: int) -> beit3.BEiT3:
+    """Build BEiT-3."""
+    with seeded(seed, Group.BACKBONE):
+        backbone = beit3.Backbone(
+            settings.dim, layers=settings.layers, tied=settings.tie_layers, heads=settings.heads, dropout=settings.dropout
+        )
+    with seeded(seed, Group.ADAPTER, task.modality):
+        adapter = beit3.Adapter(
+            build_front_end(settings, task),
+            settings.dim,
+            experts=len(backbone.layers),
+            ff_mult=settings.ff_mult,
+            feed_forward=settings.feed_forward,
+            dropout=settings.dropout,
+        )
+    with seeded(seed, Group.HEAD, task.modality):
+        head = beit3.Head(settings.dim, task.num_classes)
+    return beit3.BEiT3(adapter, backbone, head)
+
+
 class Builder(Protocol):
     """Makes a model with initial weights that depend on (seed, modality, group) alone."""
 
     def __call__(self, settings: Model, task: Task, seed: int) -> nn.Module: ...
 
 
-BUILDERS: dict[str, Builder] = {"linceiver-io": build_linceiver}
+BUILDERS: dict[str, Builder] = {
+    "linceiver-io": build_linceiver,
+    "perceiver-io": build_perceiver_io,
+    "perceiver": build_perceiver,
+    "beit3": build_beit3,
+}
 
 
 def build_model(

@@ -23,9 +23,11 @@ class Group(StrEnum):
     FROZEN = "frozen"
 
 
-# FedCola (Sun et al., ECCV 2024) shares self-attention and keeps feed-forward blocks local. Here: the fused query, key and
-# value matrices of the latent stack. Their output matrices stay local, which keeps the payload below 30 % of the backbone.
-ATTENTION = re.compile(r"backbone\..*\bqkv\.weight")
+# FedCola (Sun et al., ECCV 2024) shares self-attention and keeps feed-forward blocks local. Here: the query, key and value
+# matrices of self-attention, one matrix in our models (qkv), two in those of perceiver-pytorch (to_q, to_kv); not the query
+# matrix of cross-attention. Output matrices stay local, which keeps the payload of a Perceiver below 30 % of its backbone. The
+# backbone of beit3 is self-attention and nothing else: three quarters of it.
+ATTENTION = re.compile(r"backbone\..*(\bqkv|\bself_attns\..*\bto_(q|kv))\.weight")
 # Which columns of the low-rank projection are open is each client's own affair: it never travels, whatever is shared.
 LOCAL = re.compile(r"adapter\.(gate|input_bias)\..*")
 

@@ -18,7 +18,6 @@ Source: Perceiver IO (Jaegle et al., ICLR 2022); Linformer (Wang et al. 2020, ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -27,26 +26,12 @@ from torch import Tensor, nn
 from models.adapters import Adapter
 from models.attention import FeedForward, FeedForwardKind, LatentBlock, cross_attend
 from models.low_rank import Projection
+from models.trace import Trace
 
 LatentMean = Literal["none", "add", "concat"]
 # On short federated runs (40 epochs of 1 to 5 steps) latents of unit size train better than the 0.02 of the paper: validation
 # accuracy of the text clients of the default run .594 against .554, of the image clients .286 against .292 (2 seeds).
 LATENT_STD = 1.0
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a forward pass computed, for distillation.
-
-    Attributes:
-        latents: (B,M,D) after the encoder and after each block of the latent stack, L + 1 in all.
-        queries: what the classifier reads, (B,Q,D), or (B,Q,2D) if the latent mean is concatenated.
-        logits: (B, classes).
-    """
-
-    latents: tuple[Tensor, ...]
-    queries: Tensor
-    logits: Tensor
 
 
 class Backbone(nn.Module):
@@ -88,7 +73,8 @@ class Backbone(nn.Module):
         self.to_out = nn.Linear(inner, dim)
         self.dropout = nn.Dropout(dropout)
         self.ff = FeedForward(dim, ff_mult, feed_forward, dropout)
-        blocks = [
+        self.depth = layers
+        self.layers = nn.ModuleList(
             LatentBlock(
                 dim,
                 heads,
@@ -99,8 +85,7 @@ class Backbone(nn.Module):
                 latent_projections[layer] if latent_projections else None,
             )
             for layer in range(min(layers, 1) if tie_layers else layers)
-        ]
-        self.layers = nn.ModuleList(blocks * layers if tie_layers else blocks)
+        )
 
     def forward(self, kv_BK2I: Tensor, mask_BK: Tensor | None = None, bias_BK: Tensor | None = None) -> tuple[Tensor, ...]:
         """Keys and values, with a mask or a bias of the logits, to the latents (B,M,D) after the encoder and each block."""
@@ -108,8 +93,8 @@ class Backbone(nn.Module):
         attended_BMI = cross_attend(q_MI, kv_BK2I, self.cross_heads, mask_BK, bias_BK)
         x_BMD = self.ff(self.latents + self.dropout(self.to_out(attended_BMI)))
         stages = [x_BMD]
-        for layer in self.layers:
-            stages.append(layer(stages[-1]))
+        for i in range(self.depth):
+            stages.append(self.layers[min(i, len(self.layers) - 1)](stages[-1]))
         return tuple(stages)
 
 

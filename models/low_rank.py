@@ -37,18 +37,33 @@ Sharing = Literal["none", "headwise", "key-value", "layerwise"]
 ToKeysValues = Callable[[Tensor], Tensor]
 
 
-def mixing_matrix(rank: int, nested: bool = False) -> Tensor:
+def mixing_matrix(rank: int) -> Tensor:
     """Initial C (R x K): the inverse cosine transform, which makes the K rows of E^T X local in a sequence.
 
     Row k then is the sequence resampled at (k + 1/2) / K of its length, and the sequence itself if N = K. With the identity
     each row would be one frequency over all tokens, from which attention, being a positive mixture, cannot pick a word.
+    """
+    return axis(rank, torch.arange(rank)).T.float().contiguous()
+
+
+def pyramid(rank: int, top: int = 1) -> Tensor:
+    """Initial C (R x K) for a gate that closes the last columns: any first k of them see the whole sequence, only coarser.
+
+    Levels of ``top``, 2 top, 4 top, … columns follow one another until there are K. A level of n columns is
+    :func:`mixing_matrix` of the n lowest frequencies: the sequence resampled at n places. The columns of a level lie in the
+    order of :func:`spread_order`. A prefix of the columns of one fine level would see every word narrowly or not at all.
 
     Args:
         rank: R = K.
-        nested: order the columns so that any first k of them lie evenly over the sequence, for a gate that closes the last.
+        top: columns of the coarsest level.
     """
-    mix = axis(rank, torch.arange(rank)).T.float()
-    return (mix[:, spread_order(rank)] if nested else mix).contiguous()
+    columns: list[Tensor] = []
+    while len(columns) < rank:
+        level = min(top, rank)
+        places = F.pad(mixing_matrix(level), (0, 0, 0, rank - level)).unbind(dim=1)
+        columns += [places[place] for place in spread_order(level)]
+        top *= 2
+    return torch.stack(columns[:rank], dim=1)
 
 
 def spread_order(count: int) -> list[int]:
@@ -177,11 +192,11 @@ def pool_shape(rank: int, grid: Grid) -> tuple[int, int]:
 
 
 class Basis(nn.Module):
-    """The form ``basis``: ``mix`` is C (R x K)."""
+    """The form ``basis``: ``mix`` is C (R x K), at first :func:`mixing_matrix`, or :func:`pyramid` if ``nested``."""
 
     def __init__(self, rank: int, nested: bool = False) -> None:
         super().__init__()
-        self.mix = nn.Parameter(mixing_matrix(rank, nested))
+        self.mix = nn.Parameter(pyramid(rank) if nested else mixing_matrix(rank))
 
     def forward(self, x_BND: Tensor, to_kv: ToKeysValues, mask_BN: Tensor | None, grid: Grid) -> Tensor:
         """Tokens to keys and values (B, K, 2I)."""
@@ -241,7 +256,7 @@ def make_projection(
         length: longest input N; for the dense forms.
         heads: heads of the attention.
         sharing: of ``dense``.
-        nested: see :func:`mixing_matrix`.
+        nested: start ``basis`` from :func:`pyramid`.
 
     Raises:
         ValueError: a dense form with more rows than tokens.

@@ -49,6 +49,8 @@ def test_default_config_is_the_default_simulation():
         ({"model.k-input-bias": True, "model.low-rank": "none"}, ["model.k-input-bias", "'none'"]),
         ({"model.k-target": 17}, ["model.k-target = 17", "16"]),
         ({"model.name": "beit3", "model.low-rank": "pool"}, ["'pool'", "'linceiver-io'", "'beit3'"]),
+        ({"model.name": "perceiver", "model.layers": 0}, ["model.layers = 0", "'perceiver'"]),
+        ({"model.name": "beit3", "model.layers": 0}, ["model.layers = 0", "'beit3'"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
         ({"train.learning-rate": float("nan")}, ["train.learning-rate", "nan"]),

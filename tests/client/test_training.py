@@ -111,7 +111,7 @@ def toy(precision, modality, steps=25):
     model, inputs = tiny(modality, num_classes=3, dropout=0.0), batch(modality, 6)
     settings = Train(precision=precision, learning_rate=3e-3)
     how = training.Recipe(settings, Data(augment=False), modality, None)
-    optimizer = training.make_optimizer(model, settings)
+    optimizer = training.make_optimizer(model, settings, 0.02)
     model.train()
     labels = torch.arange(6) % 3
     losses = [training.training_step(model, optimizer, inputs, labels, how, {}) for _ in range(steps)]

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from models.attention import cross_attend, merge_heads, split_heads
+from models.attention import cross_attend, merge_heads, self_attend, split_heads
 
 
 def test_one_head_by_hand() -> None:
@@ -24,6 +24,22 @@ def test_mask_hides_keys_and_a_sample_without_real_keys_attends_to_all() -> None
     torch.testing.assert_close(found[:1], cross_attend(q, kv[:1], heads=2))
     torch.testing.assert_close(found[1:2], cross_attend(q, kv[1:2, :2], heads=2))
     torch.testing.assert_close(found[2:], cross_attend(q, kv[2:], heads=2))
+
+
+def test_tokens_attend_to_each_other_by_hand() -> None:
+    # Queries 1 and 0; keys 0 and ln 3; values 4 and 8: weights 1/4, 3/4 and 1/2, 1/2.
+    qkv = torch.tensor([[[1.0, 0.0, 4.0], [0.0, math.log(3.0), 8.0]]])
+    torch.testing.assert_close(self_attend(qkv, heads=1), torch.tensor([[[7.0], [6.0]]]))
+
+
+def test_padding_is_not_read_by_other_tokens() -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(3, 5, 24)
+    mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [False] * 5])
+    found = self_attend(qkv, heads=2, mask_BN=mask)
+    torch.testing.assert_close(found[:1], self_attend(qkv[:1], heads=2))
+    torch.testing.assert_close(found[1:2, :2], self_attend(qkv[1:2, :2], heads=2))
+    torch.testing.assert_close(found[2:], self_attend(qkv[2:], heads=2))
 
 
 def test_heads_own_neighbouring_channels() -> None:

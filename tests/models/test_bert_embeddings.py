@@ -169,14 +169,14 @@ def test_frozen_tensors_are_neither_shared_stored_nor_trained(bert) -> None:
     for names in (stored_names(model), *(shared_names(model, s) for s in ("backbone", "backbone+adapter+head"))):
         assert not frozen & set(names)
     assert set(stored_names(model)) | frozen == set(model.state_dict())
-    trained = {id(p) for group in make_optimizer(model, Train()).param_groups for p in group["params"]}
+    trained = {id(p) for group in make_optimizer(model, Train(), 0.02).param_groups for p in group["params"]}
     assert trained == {id(p) for name, p in model.named_parameters() if name not in frozen}
 
 
 def test_a_step_changes_the_linear_map_and_not_the_embeddings(bert) -> None:
     model = text_model(bert[0]).train()
     before = get_tensors(model, model.state_dict())
-    optimizer = make_optimizer(model, Train(learning_rate=0.1, weight_decay=0.5))
+    optimizer = make_optimizer(model, Train(learning_rate=0.1, weight_decay=0.5), 0.02)
     F.cross_entropy(model(IDS), torch.arange(6) % 5).backward()
     optimizer.step()
     after = get_tensors(model, model.state_dict())

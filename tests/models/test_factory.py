@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from config import Model
-from models.factory import build_model
+from models.factory import BUILDERS, build_model
 from models.groups import Group, get_tensors, group_names, named_tensors
 from models.size import count
 from tests.models.helpers import tiny
@@ -34,26 +34,38 @@ def test_sizes_of_the_default_model() -> None:
     assert count(build_model(Model(low_rank="none"), "image", 12, seed=0))[Group.BACKBONE] == backbone
 
 
-def test_backbone_is_the_same_for_every_modality() -> None:
-    image, text = tiny("image", num_classes=5), tiny("text", num_classes=9)
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_backbone_is_the_same_for_every_modality(name: str, tied: bool) -> None:
+    sizes = (("image", 5), ("text", 9), ("text", 5))
+    image, other, text = (tiny(m, num_classes=n, name=name, tie_layers=tied, layers=3) for m, n in sizes)
     assert same(tensors(image, Group.BACKBONE), tensors(text, Group.BACKBONE))
-    assert (
-        image.get_parameter("backbone.projection.mix").shape == text.get_parameter("backbone.projection.mix").shape == (16, 16)
-    )
+    assert same(tensors(image, Group.BACKBONE), tensors(other, Group.BACKBONE))
+    alike = tensors(text, Group.ADAPTER) | tensors(text, Group.HEAD)
+    for own, value in (tensors(image, Group.ADAPTER) | tensors(image, Group.HEAD)).items():
+        if own in alike and value.shape == alike[own].shape and value.ndim > 1:
+            assert not torch.equal(value, alike[own]), own
+
+
+def test_groups_are_drawn_apart() -> None:
+    image, text = tiny("image", num_classes=5), tiny("text", num_classes=9)
+    assert image.get_parameter("backbone.projection.mix").shape == (16, 16)
     assert not torch.equal(image.get_parameter("head.to_q.weight"), text.get_parameter("head.to_q.weight"))
     assert not torch.equal(image.get_parameter("head.to_q.weight"), image.get_parameter("backbone.to_q.weight"))
 
 
+@pytest.mark.parametrize("name", BUILDERS)
 @pytest.mark.parametrize("modality", ["image", "text"])
-def test_adapter_and_head_depend_on_seed_and_modality_alone(modality: str) -> None:
-    first, second, wider, other = tiny(modality), tiny(modality), tiny(modality, num_classes=9), tiny(modality, seed=1)
+def test_adapter_and_head_depend_on_seed_and_modality_alone(name: str, modality: str) -> None:
+    first, second = tiny(modality, name=name), tiny(modality, name=name)
+    wider, other = tiny(modality, name=name, num_classes=9), tiny(modality, name=name, seed=1)
     for group in (Group.BACKBONE, Group.ADAPTER, Group.HEAD):
         assert same(tensors(first, group), tensors(second, group))
         assert not same(tensors(first, group), tensors(other, group))
     assert same(tensors(first, Group.ADAPTER), tensors(wider, Group.ADAPTER))
     ends = {"head.classifier.weight", "head.classifier.bias"}
-    for name in set(group_names(first, Group.HEAD)) - ends:
-        assert torch.equal(named_tensors(first)[name], named_tensors(wider)[name])
+    for own in set(group_names(first, Group.HEAD)) - ends:
+        assert torch.equal(named_tensors(first)[own], named_tensors(wider)[own])
 
 
 def test_global_random_state_is_left_alone() -> None:

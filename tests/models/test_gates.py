@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from models.gates import HardConcreteGate, PrefixGate, SigmoidGate, gates, log_of, make_gate, paid_columns, prefix_gate
 from models.groups import named_tensors, shared_names
 from models.linceiver import LinceiverIO
+from models.low_rank import Basis, keep_columns
 from models.size import count_macs, measure
 from models.slicing import open_columns, slice_columns
 from tests.models.helpers import MODALITIES, batch, tiny
@@ -193,6 +194,32 @@ def test_input_bias_depends_on_the_input() -> None:
     assert bias is not None
     assert bias.shape == (4, 16)
     assert not torch.allclose(bias[0], bias[1])
+
+
+def test_input_bias_counts_beside_a_gate() -> None:
+    model = gated("image", "basis", "prefix")
+    before = model(batch("image"))
+    with torch.no_grad():
+        model.adapter.input_bias.bias.copy_(torch.linspace(-3, 3, 12))
+    assert not torch.allclose(model(batch("image")), before)
+
+
+def test_work_on_the_tokens_shrinks_with_the_columns() -> None:
+    x, full, kept = torch.randn(2, 1000, 4), Basis(8), Basis(8)
+    keep_columns(kept, [0, 3])
+    macs = [count_macs(_Rows(projection), x) for projection in (full, kept)]
+    assert macs == [2 * (8 * 1000 * 4 + 8 * 8 * 4), 2 * 8 * 1000 + 2 * (2 * 1000 * 4)]
+
+
+class _Rows(torch.nn.Module):
+    """A projection alone."""
+
+    def __init__(self, projection: Basis) -> None:
+        super().__init__()
+        self.projection = projection
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.projection(x, lambda rows: rows, None, (x.shape[1],))
 
 
 def test_macs_by_hand() -> None:

@@ -29,9 +29,10 @@ class Tied(nn.Module):
         self.backbone.register_buffer("cache", torch.zeros(2), persistent=False)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    ("name", "low_rank"), [(name, form) for name in BUILDERS for form in LOW_RANKS if form == "none" or name == "linceiver-io"]
+)
 @pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("low_rank", LOW_RANKS)
 def test_groups_cover_every_tensor_once(name: str, modality: str, low_rank: str) -> None:
     model = tiny(modality, low_rank, name=name)
     by_group = [set(group_names(model, group)) for group in Group]
@@ -57,6 +58,23 @@ def test_share_lets_out_what_it_says(modality: str) -> None:
     attention = get_tensors(model, shared_names(model, "attention"))
     assert list(attention) == [f"backbone.layers.{i}.attn.qkv.weight" for i in range(2)]
     assert sum(value.numel() for value in attention.values()) <= 0.30 * count(model)[Group.BACKBONE]
+
+
+@pytest.mark.parametrize(
+    ("name", "matrices"),
+    [
+        ("linceiver-io", ["attn.qkv"]),
+        ("perceiver-io", ["self_attns.0.0.fn.to_q", "self_attns.0.0.fn.to_kv"]),
+        ("perceiver", ["self_attns.0.0.fn.to_q", "self_attns.0.0.fn.to_kv"]),
+        ("beit3", ["qkv"]),
+    ],
+)
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_attention_is_query_key_and_value_of_self_attention(name: str, matrices: list[str], modality: str) -> None:
+    model = tiny(modality, name=name)
+    attention = get_tensors(model, shared_names(model, "attention"))
+    assert list(attention) == [f"backbone.layers.{i}.{matrix}.weight" for i in range(2) for matrix in matrices]
+    assert sum(value.numel() for value in attention.values()) == 2 * 3 * 64 * 64
 
 
 def test_share_that_is_unknown_or_empty_is_refused() -> None:
@@ -90,16 +108,17 @@ def test_tied_weights_travel_once() -> None:
     assert model.backbone.owner.tolist() == [1, 1]
 
 
-def test_tensors_go_round_in_place() -> None:
-    source, target = tiny("image", seed=0), tiny("text", seed=1)
+@pytest.mark.parametrize("name", BUILDERS)
+def test_tensors_go_round_in_place(name: str) -> None:
+    source, target = tiny("image", name=name, seed=0), tiny("text", name=name, seed=1)
     names = shared_names(source, "backbone")
-    places = {name: tensor.data_ptr() for name, tensor in named_tensors(target).items()}
+    places = {own: tensor.data_ptr() for own, tensor in named_tensors(target).items()}
     set_tensors(target, get_tensors(source, names), names)
-    for name, tensor in named_tensors(target).items():
-        assert tensor.data_ptr() == places[name]
-        assert (name in names) == (name.startswith("backbone."))
-        if name in names:
-            assert torch.equal(tensor, named_tensors(source)[name])
+    for own, tensor in named_tensors(target).items():
+        assert tensor.data_ptr() == places[own]
+        assert (own in names) == (own.startswith("backbone."))
+        if own in names:
+            assert torch.equal(tensor, named_tensors(source)[own])
 
 
 def test_get_tensors_copies() -> None:

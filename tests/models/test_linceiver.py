@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.linceiver import LinceiverIO, Trace
+from models.linceiver import LinceiverIO
+from models.trace import Trace
 from tests.models.helpers import LOW_RANKS, MODALITIES, batch, tiny
 
 

@@ -26,6 +26,7 @@ from models.low_rank import (
     pool_rows,
     pool_shape,
     project,
+    pyramid,
     spread_order,
 )
 from tests.models.helpers import MODALITIES, batch, tiny
@@ -57,8 +58,25 @@ def test_spread_order_halves_again_and_again() -> None:
         assert max(b - a for a, b in itertools.pairwise(half)) <= 3
 
 
-def test_nested_mixing_matrix_has_the_same_columns() -> None:
-    assert torch.equal(mixing_matrix(8, nested=True)[:, [0, 4, 2, 6]], mixing_matrix(8)[:, [0, 1, 2, 3]])
+def test_pyramid_begins_with_the_coarse_levels() -> None:
+    mix = pyramid(16, top=2)
+    for start, level in ((0, 2), (2, 4), (6, 8)):
+        own = mix[:, start : start + level]
+        assert torch.equal(own[:level, spread_order(level).index(1)], mixing_matrix(level)[:, 1])
+        assert not own[level:].any()
+    assert mix.shape == (16, 16)
+    assert torch.equal(mix[:, 14], mixing_matrix(16)[:, 0])
+
+
+@pytest.mark.parametrize("k", [1, 3, 8, 11, 20])
+def test_a_prefix_of_the_pyramid_sees_every_token(k: int) -> None:
+    seen = (cosine_basis((24,), 32, torch.float32, CPU).T @ pyramid(32)[:, :k]).norm(dim=1)
+    narrow = (cosine_basis((24,), 32, torch.float32, CPU).T @ mixing_matrix(32)[:, :k]).norm(dim=1)
+    assert seen.min() > 0.2 > narrow.min()
+
+
+def test_small_pyramid_is_one_level() -> None:
+    assert torch.equal(pyramid(5, top=8), mixing_matrix(5)[:, spread_order(5)])
 
 
 def test_initial_mixing_matrix_gives_the_sequence_itself() -> None:

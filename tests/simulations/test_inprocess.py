@@ -9,7 +9,7 @@ import pytest
 from client import app as client_app
 from client import learner
 from config import PROJECT_ROOT, parse, read_toml
-from models.factory import build_model
+from models.factory import BUILDERS, build_model
 from models.groups import shared_names
 from server.run_folder import RunFolder, read_events
 from simulations import inprocess
@@ -131,6 +131,14 @@ def test_every_shipped_config_runs_one_round(path, tmp_path):
     inprocess.run(parse({**read_toml(path), **small}))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [row["client"] for row in results["clients"]] == [int(part) for part in clients.split(",")]
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != parse({}).model.name])
+def test_every_model_runs_and_sends_its_self_attention_alone(name, tmp_path):
+    small = {"run.rounds": 1, "run.evaluate-every": 0, "data.train-fraction": 0.05, "strategy.control": False}
+    folder = run(tmp_path, **small, **{"model.name": name, "model.layers": 1, "strategy.share": "attention"})
+    assert {(m["bytes_down"], m["bytes_up"]) for m in messages(folder, "federated", "train")} == {(4 * 3 * 64 * 64,) * 2}
+    assert len(json.loads((folder / "results.json").read_text())["clients"]) == 2
 
 
 class Killed(BaseException):
