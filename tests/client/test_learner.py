@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from client.joint import train_jointly
 from client.learner import evaluate, make_learner, train
 from config import parse
 from models.arrays import get_arrays
@@ -56,3 +57,18 @@ def test_the_run_decides_in_which_precision_a_client_evaluates(tmp_path):
     first, again, half = (evaluate(make_learner(config, told(), tmp_path, {}, 1))["loss"] for config in configs)
     assert first == again
     assert 0 < abs(first - half) < 0.05
+
+
+@pytest.mark.parametrize("jointly", [False, True])
+def test_penalised_columns_close(tmp_path, jointly):
+    found = []
+    for penalty in (0.0, 1.0):
+        settings = {"model.k-penalty": penalty, "model.k-warmup": 0.0, "model.k-learning-rate": 0.1}
+        config = parse({"train.epochs": 1, "model.adaptive-k": "prefix", **settings})
+        learner = make_learner(config, told(), tmp_path / str(penalty), {}, 1, private=True)
+        if jointly:
+            train_jointly(config, [learner], lambda _: tmp_path / f"joint-{penalty}")
+        else:
+            train(learner, {})
+        found.append(learner.model.adapter.gate.fraction.item())
+    assert found[1] < found[0] - 0.1
