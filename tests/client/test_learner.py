@@ -67,7 +67,7 @@ def test_penalised_columns_close(tmp_path, jointly):
         config = parse({"train.epochs": 1, "model.adaptive-k": "prefix", **settings})
         learner = make_learner(config, told(), tmp_path / str(penalty), {}, 1, private=True)
         if jointly:
-            train_jointly(config, [learner], lambda _: tmp_path / f"joint-{penalty}")
+            train_jointly(config, [learner], {0: tmp_path / f"joint-{penalty}"}.__getitem__)
         else:
             train(learner, {})
         found.append(learner.model.adapter.gate.fraction.item())
