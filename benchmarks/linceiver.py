@@ -32,7 +32,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks.contestants import BASELINE, Build, Sizes, contestants, gated  # noqa: E402
 from benchmarks.measure import Clock, clock_cpu, clock_cuda, interleave, saved_bytes, summarise, training_step  # noqa: E402
-from benchmarks.page import render, update_page  # noqa: E402
+from benchmarks.page import render, replace_section, update_page  # noqa: E402
 from benchmarks.records import CellRecord, Record, Results, SliceRecord, SliceSide, misses, requirements  # noqa: E402
 from models.gates import PrefixGate  # noqa: E402
 from models.groups import named_tensors  # noqa: E402
@@ -206,8 +206,8 @@ def write_json(results: Results, path: Path) -> None:
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="Three lengths, three contestants; the page stays as it is.")] = False,
-    output: Annotated[Path | None, typer.Option(help="JSON file; default benchmarks/results/, none with --quick.")] = None,
+    quick: Annotated[bool, typer.Option(help="Three lengths, three contestants; writes nothing but --output.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the JSON file here, and leave the page as it is.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to measure.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=2, help="Rounds per cell, at least.")] = 5,
     seconds_per_cell: Annotated[float, typer.Option(help="Go on with rounds for so long; default 20, with --quick 6.")] = 0.0,
@@ -218,6 +218,9 @@ def main(
     if device == "cuda" and not torch.cuda.is_available():
         log.print("no CUDA device was found: leave --device out to measure on the CPU")
         raise typer.Exit(2)
+    section = f"benchmark-{device}"
+    if not quick and output is None:
+        replace_section(PAGE.read_text(encoding="utf-8"), section, "")  # fails before minutes of measuring, not after
     torch.set_num_threads(1)
     plan = Plan(torch.device(device), rounds, seconds_per_cell or (6.0 if quick else 20.0))
     sizes = Sizes()
@@ -232,11 +235,11 @@ def main(
     results = assemble(cells, slices, sizes, plan.device)
     text = render(results)
     console.print(Markdown(text) if console.is_terminal else text, soft_wrap=not console.is_terminal, markup=False)
-    if not quick:
-        update_page(PAGE, f"benchmark-{device}", text)
-        output = output or RESULTS / f"linceiver-{device}.json"
     if output is not None:
         write_json(results, output)
+    elif not quick:
+        write_json(results, RESULTS / f"linceiver-{device}.json")
+        update_page(PAGE, section, text)
     missed = misses(results["requirements"]) if check else []
     for line in missed:
         log.print(f"missed: {line}", markup=False)
