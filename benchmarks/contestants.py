@@ -24,6 +24,7 @@ from models.linceiver import Backbone, Head, LinceiverIO
 from models.low_rank import Form, make_projection
 
 BASELINE = "perceiver-pytorch"
+FEW = (BASELINE, "none", "basis 32")
 Stages = Literal["encoder", "all"]
 
 
@@ -200,19 +201,19 @@ def contestants(sizes: Sizes, latents: int, length: int, few: bool = False) -> d
         sizes: sizes of all contestants.
         latents: latents M.
         length: tokens N.
-        few: only the baseline, no projection, and the basis with 32 rows.
+        few: only those in ``FEW``.
     """
     ours = partial(linceiver, sizes, latents, length)
-    builds: dict[str, Build] = {BASELINE: partial(PerceiverIO, sizes, latents), "none": ours}
-    ranked: dict[str, tuple[int, Build]] = {"basis 32": (32, partial(ours, "basis", 32))}
-    if not few:
-        builds["transformers"] = partial(Transformers, sizes, latents)
-        ranked |= {
-            "basis 16": (16, partial(ours, "basis", 16)),
-            "basis 64": (64, partial(ours, "basis", 64)),
-            "pool 32": (32, partial(ours, "pool", 32)),
-            "dense-before 32": (32, partial(ours, "dense-before", 32)),
-            "dense 32": (32, partial(ours, "dense", 32)),
-            "dense 32, all stages": (32, partial(ours, "dense", 32, "all")),
-        }
-    return builds | {name: build for name, (rank, build) in ranked.items() if rank <= length}
+    builds: dict[str, tuple[int, Build]] = {  # rows k, and how to build it
+        BASELINE: (0, partial(PerceiverIO, sizes, latents)),
+        "transformers": (0, partial(Transformers, sizes, latents)),
+        "none": (0, ours),
+        "basis 16": (16, partial(ours, "basis", 16)),
+        "basis 32": (32, partial(ours, "basis", 32)),
+        "basis 64": (64, partial(ours, "basis", 64)),
+        "pool 32": (32, partial(ours, "pool", 32)),
+        "dense-before 32": (32, partial(ours, "dense-before", 32)),
+        "dense 32": (32, partial(ours, "dense", 32)),
+        "dense 32, all stages": (32, partial(ours, "dense", 32, "all")),
+    }
+    return {name: build for name, (rank, build) in builds.items() if rank <= length and (name in FEW or not few)}

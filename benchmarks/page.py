@@ -89,7 +89,7 @@ def requirement_table(results: Results) -> str:
         [
             record["what"],
             f"≤ {record['limit']:g}",
-            "not measured" if record["value"] is None else f"{record['value']:.3g}",
+            "not measured" if record["value"] is None else f"{record['value']:.4g}",
             {None: "", True: "yes", False: "**no**"}[record["holds"]],
         ]
         for record in results["requirements"]
