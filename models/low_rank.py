@@ -89,17 +89,33 @@ def project(x_BND: Tensor, mix_RK: Tensor, mask_BN: Tensor | None, grid: Grid) -
     Returns:
         Shape (B, K, D).
     """
-    B, R, K = len(x_BND), *mix_RK.shape
+    B, R, K, D = len(x_BND), *mix_RK.shape, x_BND.shape[2]
     if mask_BN is None:
         basis_BRN = cosine_basis(grid, R, x_BND.dtype, x_BND.device).expand(B, -1, -1)
     else:
         basis_BRN = masked_basis(mask_BN, R, x_BND.dtype).transpose(1, 2)
     # bmm on expanded views: matmul of a matrix with a batch would return transposed memory, slow in all that follows.
-    if K < R:  # columns are closed: E^T = C^T Phi^T first, which is small, so that the work on the tokens shrinks with k
+    if columns_first(K, R, D, training=torch.is_grad_enabled() and mix_RK.requires_grad):
         rows_KN = mix_RK.T @ basis_BRN[0] if mask_BN is None else None
         rows_BKN = torch.bmm(mix_RK.T.expand(B, -1, -1), basis_BRN) if rows_KN is None else rows_KN.expand(B, -1, -1)
         return torch.bmm(rows_BKN, x_BND)
     return torch.bmm(mix_RK.T.expand(B, -1, -1), torch.bmm(basis_BRN, x_BND))
+
+
+def columns_first(columns: int, rank: int, dim: int, training: bool) -> bool:
+    """Return whether (C^T Phi^T) X costs less than C^T (Phi^T X), so that the work on the tokens shrinks with k.
+
+    Multiply-accumulates for each token: k R + k D against R D. Backward costs the second order R D more, and the first k D
+    for X, k D for E^T and k R for C; it also has to keep X. With k = R, no column removed, it is always the second.
+
+    >>> [k for k in (16, 31, 32, 42, 43, 64) if columns_first(k, 64, 128, training=True)]
+    [16, 31]
+    >>> [k for k in (16, 31, 32, 42, 43, 64) if columns_first(k, 64, 128, training=False)]
+    [16, 31, 32, 42]
+    """
+    if training:
+        return columns * (2 * rank + 3 * dim) < 2 * rank * dim
+    return columns * (rank + dim) < rank * dim
 
 
 def dense_rows(x_BND: Tensor, weight_NK: Tensor, mask_BN: Tensor | None) -> Tensor:
