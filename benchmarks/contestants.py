@@ -50,7 +50,7 @@ class Sizes:
 class ReadyTokens(nn.Module):
     """A front end for inputs that are tokens already."""
 
-    def forward(self, x_BND: Tensor) -> Tokens:
+    def forward(self, x_BND: Tensor, frozen: nn.Module | None = None) -> Tokens:
         """(B,N,D) to (B,N,D), no mask, and the grid of a sequence."""
         return x_BND, None, (x_BND.shape[1],)
 

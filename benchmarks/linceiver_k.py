@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -22,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if not __package__:  # run as a script: the folder of the script is not where packages are
+    sys.path[0] = str(ROOT)
 
+from benchmarks.page import update_page  # noqa: E402
 from simulations.comparison import wilcoxon_p  # noqa: E402
 
 PAGE = ROOT / "docs" / "linceiver.md"
@@ -255,20 +256,6 @@ def measure_sizes(root: Path, seeds: list[int]) -> dict[str, dict[str, float]]:
     return found
 
 
-def write_between(page: Path, marker: str, text: str) -> None:
-    """Replace what stands between ``<!-- marker: begin -->`` and ``<!-- marker: end -->``.
-
-    Raises:
-        ValueError: the page has no such markers.
-    """
-    begin, end = f"<!-- {marker}: begin -->", f"<!-- {marker}: end -->"
-    old = page.read_text(encoding="utf-8")
-    new, count = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{text}{end}", old, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"{page} has {count} pairs of the markers {begin} and {end}, expected 1")
-    page.write_text(new, encoding="utf-8")
-
-
 def main() -> None:
     """Run what is missing and write tables and figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -280,8 +267,8 @@ def main() -> None:
     root = arguments.runs.resolve()
     root.mkdir(parents=True, exist_ok=True)
     run_missing(root, seeds, arguments.jobs)
-    write_between(PAGE, "k table", table(root, seeds, measure_sizes(root, seeds)))
-    write_between(PAGE, "pruning table", pruning_table(root, seeds))
+    update_page(PAGE, "accuracy", table(root, seeds, measure_sizes(root, seeds)))
+    update_page(PAGE, "pruning", pruning_table(root, seeds))
     figure(root, seeds, FIGURE)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; two threads on a busy machine wait for each other
 
 
 @pytest.fixture(autouse=True)
