@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test check format clean
+.PHONY: setup run test check bench format clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/linceiver.py --quick
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

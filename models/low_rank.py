@@ -12,9 +12,10 @@ form            keys and values                                                 
 Shapes: B batch, N tokens, D channels, R basis functions, K rows of the projection, H heads, I inner width (heads x channels).
 
 Sources: ``dense`` is Linformer (Wang et al. 2020, arXiv 2006.04768), Eq. 7, with the sharing of its section 4: none (E and F
-for each head), headwise (one E, one F), key-value (E = F), layerwise (E = F, one for all layers). ``dense-before`` uses
-E^T (X W) = (E^T X) W, which needs no to_kv of the tokens. ``pool`` is one of its "general projections". In ``basis`` the
-learned part has one shape for every length and modality, so that image and text clients can average it.
+for each head), headwise (one E, one F), key-value (E = F), layerwise (E = F, one for all blocks of the latent stack; encoder
+and decoder have their own, as their inputs have other lengths and owners). ``dense-before`` uses E^T (X W) = (E^T X) W, which
+needs no to_kv of the tokens. ``pool`` is one of its "general projections". The learned part of ``basis`` has one shape
+for every length and modality, so that image and text clients can average it.
 
 Every form takes padded batches: a sample gives the same rows with and without padding. Rows keep the variance of the tokens:
 columns of Phi have norm 1, and a dense E cut to n < N tokens is scaled by sqrt(N / n).
