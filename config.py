@@ -224,16 +224,18 @@ class Strategy(Section):
 
     @model_validator(mode="after")
     def _adapters_stay_inside_a_modality(self) -> Strategy:
-        if self.name != "shared-fedavg":
+        if self.name == "joint" and self.share == "attention":
+            raise ValueError("strategy.share = 'attention' is not for strategy.name = 'joint', which shares whole modules")
+        if self.name not in ("shared-fedavg", "joint"):
             return self
         if "head" in self.share and self.scope != "classes":
             raise ValueError(
-                f"strategy.share = '{self.share}' averages heads, which clients with other classes cannot share: "
+                f"strategy.share = '{self.share}' shares heads, which clients with other classes cannot share: "
                 "set strategy.scope = 'classes'"
             )
         if "adapter" in self.share and self.scope == "all":
             raise ValueError(
-                f"strategy.share = '{self.share}' averages adapters, which differ in shape between modalities: "
+                f"strategy.share = '{self.share}' shares adapters, which differ in shape between modalities: "
                 "set strategy.scope = 'modality' or 'classes'"
             )
         return self

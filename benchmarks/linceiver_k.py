@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/linceiver_k.py --seeds 0,1,2 --jobs 2
 
-Each setting is ``simulations/linceiver_k.toml`` with a few keys changed. The shares of a table row: *federated* and
-*stand-alone* are the two arms of one run (balanced accuracy on the test split); *joint* is ``simulations/joint.toml`` with the
-same model. Tables go between the markers of ``docs/linceiver.md``, the figure to ``docs/linceiver_k.svg`` (it needs
+Each setting is ``simulations/linceiver_k.toml`` with a few keys changed; *federated* and *stand-alone* are the two arms of one
+run, balanced accuracy on the test split. Some settings are also run as in ``linceiver_clustered.toml``, ``joint.toml`` and
+``centralised.toml``. Tables go between the markers of ``docs/linceiver.md``, the figure to ``docs/linceiver_k.svg`` (it needs
 matplotlib: ``pip install -e '.[figures]'``).
 """
 
@@ -42,25 +42,25 @@ class Setting:
         name: for people.
         slug: for run folders.
         keys: what differs from ``linceiver_k.toml``.
-        joint: whether the joint reference is run too.
+        everywhere: whether it is also run in all the ways of ``WAYS``.
     """
 
     name: str
     slug: str
     keys: dict[str, Any]
-    joint: bool = False
+    everywhere: bool = False
 
 
 SETTINGS = (
     Setting("k = 8", "k8", {**FIXED, "model.rank": 8}),
-    Setting("k = 16", "k16", {**FIXED, "model.rank": 16}, joint=True),
-    Setting("k = 32", "k32", {**FIXED, "model.rank": 32}, joint=True),
+    Setting("k = 16", "k16", {**FIXED, "model.rank": 16}, everywhere=True),
+    Setting("k = 32", "k32", {**FIXED, "model.rank": 32}, everywhere=True),
     Setting("k = 64", "k64", {**FIXED, "model.rank": 64}),
-    Setting("learned k, at most 32", "learned32", {}, joint=True),
+    Setting("learned k, at most 32", "learned32", {}, everywhere=True),
     Setting("learned k, at most 64", "learned64", {"model.rank": 64}),
     Setting("hard concrete, at most 32", "hard32", {"model.adaptive-k": "hard-concrete", **HARD}),
     Setting("k = 32, input-dependent bias", "bias32", {**FIXED, "model.rank": 32, "model.k-input-bias": True}),
-    Setting("none (Perceiver IO)", "none", {**FIXED, "model.low-rank": "none"}, joint=True),
+    Setting("none (Perceiver IO)", "none", {**FIXED, "model.low-rank": "none"}, everywhere=True),
     Setting("pool, k = 16", "pool16", {**FIXED, "model.low-rank": "pool", "model.rank": 16}),
     Setting("dense before to_kv, k = 16", "before16", {**FIXED, "model.low-rank": "dense-before", "model.rank": 16}),
     Setting("dense (Linformer), k = 16", "dense16", {**FIXED, "model.low-rank": "dense", "model.rank": 16}),
@@ -68,34 +68,36 @@ SETTINGS = (
         "the original: dense in all stages, sigmoid gate, k = 8",
         "original8",
         {"model.low-rank": "dense", "model.stages": "all", "model.rank": 8, "model.adaptive-k": "sigmoid"},
-        joint=True,
+        everywhere=True,
     ),
 )
 REFERENCE = "k32"
+WHOLE = {"strategy.share": "backbone+adapter+head", "strategy.scope": "classes", "strategy.control": False}
+WAYS: dict[str, dict[str, Any]] = {
+    "clustered": WHOLE,
+    "joint": {"strategy.name": "joint", "strategy.control": False},
+    "centralised": {**WHOLE, "strategy.name": "joint"},
+}
 
 
 def run_missing(root: Path, seeds: list[int], jobs: int) -> None:
-    """Run every (setting, seed) whose run folder has no result, several at a time."""
+    """Run every (setting, way, seed) whose run folder has no result, several at a time."""
     backpack = str(Path(sys.executable).with_name("backpack"))
 
-    def one(setting: Setting, seed: int, joint: bool) -> None:
-        name = f"{setting.slug}-joint" if joint else setting.slug
+    def one(name: str, keys: dict[str, Any], seed: int) -> None:
         if (root / f"{name}-s{seed}" / "results.json").exists():
             return
-        keys = {**setting.keys, "run.name": name, "run.output-dir": root, **({"strategy.name": "joint"} if joint else {})}
+        keys = {**keys, "run.name": name, "run.output-dir": root}
         values = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in keys.items()}
         changes = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
         config = str(ROOT / "simulations" / "linceiver_k.toml")
         command = [backpack, "run", config, "--engine", "inprocess", "--seeds", str(seed), *changes]
         subprocess.run(command, check=True, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    runs = {setting.slug: setting.keys for setting in SETTINGS}
+    runs |= {f"{s.slug}-{way}": {**s.keys, **keys} for s in SETTINGS if s.everywhere for way, keys in WAYS.items()}
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [
-            pool.submit(one, setting, seed, joint)
-            for setting in SETTINGS
-            for seed in seeds
-            for joint in ((False, True) if setting.joint else (False,))
-        ]
+        futures = [pool.submit(one, name, keys, seed) for name, keys in runs.items() for seed in seeds]
         for future in futures:
             future.result()
 
@@ -130,9 +132,9 @@ def by_modality(results: list[dict[str, Any]], key: str) -> dict[str, float]:
 
 def table(root: Path, seeds: list[int], sizes: dict[str, dict[str, float]]) -> str:
     """Return the table of accuracy, k, size and speed as Markdown."""
-    columns = ("setting", "federated (image / text)", "stand-alone", "joint", "Δ to k = 32", "p", "k (image / text)")
+    columns = ("setting", "federated (image / text)", "stand-alone", "Δ to k = 32", "p", "k (image / text)")
     head = "| " + " | ".join([*columns, "MACs", "kB", "step"]) + " |"
-    lines = [head, "|---" * 10 + "|"]
+    lines = [head, "|---" * 9 + "|"]
     reference = per_client(read(root, REFERENCE, seeds), "accuracy")
     for setting in SETTINGS:
         results = read(root, setting.slug, seeds)
@@ -147,7 +149,6 @@ def table(root: Path, seeds: list[int], sizes: dict[str, dict[str, float]]) -> s
             setting.name,
             f"{accuracy['all']:.3f} ({accuracy['image']:.3f} / {accuracy['text']:.3f})",
             f"{control['all']:.3f}",
-            f"{joint:.3f}" if joint is not None else "",
             "" if setting.slug == REFERENCE else f"{100 * statistics.fmean(change):+.1f}",
             "" if p is None else f"{p:.2f}",
             f"{k['all']:.1f} ({k['image']:.1f} / {k['text']:.1f})" if k else "",
@@ -156,6 +157,19 @@ def table(root: Path, seeds: list[int], sizes: dict[str, dict[str, float]]) -> s
             f"{size['step']:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def side_by_side(root: Path, seeds: list[int]) -> str:
+    """Return test accuracies alone, federated and centralised as Markdown."""
+    head = ("setting", "stand-alone", "federated backbone", "federated in class clusters", "joint backbone", "centralised")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for setting in (one for one in SETTINGS if one.everywhere):
+        own = read(root, setting.slug, seeds)
+        ways = [by_modality(read(root, f"{setting.slug}-{way}", seeds), "accuracy") for way in WAYS]
+        found = [by_modality(own, "control"), by_modality(own, "accuracy"), *ways]
+        cells = [f"{one['all']:.3f} ({one['image']:.3f} / {one['text']:.3f})" for one in found]
+        lines.append("| " + " | ".join([setting.name, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -268,6 +282,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     run_missing(root, seeds, arguments.jobs)
     update_page(PAGE, "accuracy", table(root, seeds, measure_sizes(root, seeds)))
+    update_page(PAGE, "side by side", side_by_side(root, seeds))
     update_page(PAGE, "pruning", pruning_table(root, seeds))
     figure(root, seeds, FIGURE)
 

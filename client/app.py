@@ -87,7 +87,7 @@ def train(message: Message, context: Context) -> Message:
 @app.train("joint")
 def train_joint(message: Message, context: Context) -> Message:
     """Train one trunk on the data of several clients; only where this node holds them all."""
-    from client.joint import share_backbone, train_jointly
+    from client.joint import share_modules, train_jointly
     from client.state import state_folder
 
     config, instruction, _ = _read(message, context)
@@ -95,7 +95,7 @@ def train_joint(message: Message, context: Context) -> Message:
         raise RunError("joint training needs the data of all clients on one node: this node has its own data-dir")
     told = [dataclasses.replace(instruction, partition_id=int(part)) for part in instruction.partition_ids.split(",")]
     learners = [_learner(config, context, one, {}, one.round, private=True) for one in told]
-    share_backbone(learners)
+    share_modules(learners, config.strategy.share, config.strategy.scope)
     folders = {one.partition_id: state_folder(config, context, one) for one in told}
     return _reply(message, train_jointly(config, learners, folders.__getitem__), {})
 

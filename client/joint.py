@@ -1,4 +1,4 @@
-"""Joint training: one trunk on the data of several clients, each with its own adapter and head. A reference, not federated."""
+"""Joint training: modules shared by several clients, on the data of all of them. A reference, not federated."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from client.state import save_state
 from config import RunConfig
 from models.arrays import get_arrays
 from models.groups import stored_names
+from strategies.shared_fedavg import cluster_key
 
 
 def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callable[[int], Path]) -> dict[str, float]:
     """Train the rounds of the instruction and save every client's state after the last.
 
-    An epoch visits every batch of every client once, in one shuffled order, so the trunk takes as many steps as all clients
-    together and each adapter and head as many as alone.
+    An epoch visits every batch of every client once, in one shuffled order: a shared module takes as many steps as all clients
+    that share it together, any other as many as alone.
 
     Args:
         config: settings of the run.
-        learners: all clients, whose models share one backbone module.
+        learners: all clients, whose models share modules.
         folder_of: where the state of a partition id goes.
 
     Returns:
@@ -79,8 +80,17 @@ def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callabl
     }
 
 
-def share_backbone(learners: list[Learner]) -> None:
-    """Make all models use the backbone module of the first."""
-    trunk = learners[0].model.get_submodule("backbone")
-    for learner in learners[1:]:
-        learner.model.backbone = trunk
+def share_modules(learners: list[Learner], share: str, scope: str) -> None:
+    """Make all models of a cluster use the modules of its first.
+
+    Args:
+        learners: all clients.
+        share: ``strategy.share``: names of the modules.
+        scope: ``strategy.scope``: who makes up a cluster.
+    """
+    first: dict[tuple[str, ...], nn.Module] = {}
+    for learner in learners:
+        group = learner.data.subgroup
+        owner = first.setdefault(cluster_key(group.modality, group.classes, scope), learner.model)
+        for name in share.split("+"):
+            setattr(learner.model, name, owner.get_submodule(name))

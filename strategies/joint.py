@@ -1,7 +1,8 @@
-"""The reference without data boundaries: one trunk trained on the data of all clients, with their own adapters and heads.
+"""The reference without data boundaries: what ``strategy.share`` names is trained on the data of all clients of a cluster.
 
-Call it a joint reference, not an upper bound: with scarce data federated averaging can come out above it. It moves no data
-over the wire, but needs one node that holds the data of every client, so it is for simulations.
+By default one trunk on the data of all, with their own adapters and heads. With ``strategy.share`` = backbone+adapter+head and
+``strategy.scope`` = classes it is centralised training: one model on the pooled data of clients that agree on classes. a reference, not an upper bound: with scarce data federated averaging can come out above it. It moves no data over the wire, but
+needs one node that holds the data of every client, so it is for simulations.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from strategies.protocol import TRAIN_JOINT
 
 
 def run(job: Job) -> None:
-    """Train one trunk on one node and evaluate every client with it on the test split."""
+    """Train on one node and evaluate every client with it on the test split."""
     clients = list(job.mailbox.clients.values())
     ids = ",".join(str(client.partition_id) for client in clients)
 

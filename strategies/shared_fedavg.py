@@ -39,6 +39,11 @@ def run(job: Job) -> None:
     SharedFedAvg(job, "federated", list(job.mailbox.clients.values())).run()
 
 
+def cluster_key(modality: str, classes: tuple[str, ...], scope: str) -> tuple[str, ...]:
+    """Return what the clients of one cluster have in common; see :func:`clusters`."""
+    return {"all": (), "modality": (modality,), "classes": (modality, *classes)}[scope]
+
+
 def clusters(clients: list[ClientInfo], scope: str) -> dict[str, list[ClientInfo]]:
     """Say who is averaged with whom.
 
@@ -50,10 +55,9 @@ def clusters(clients: list[ClientInfo], scope: str) -> dict[str, list[ClientInfo
     Returns:
         Clients by the name of their cluster: ``all``, the modality, or the modality and the first client's id.
     """
-    found: dict[tuple[object, ...], list[ClientInfo]] = {}
+    found: dict[tuple[str, ...], list[ClientInfo]] = {}
     for client in clients:
-        key = {"all": (), "modality": (client.modality,), "classes": (client.modality, *client.classes)}[scope]
-        found.setdefault(key, []).append(client)
+        found.setdefault(cluster_key(client.modality, client.classes, scope), []).append(client)
     names = {"all": "all", "modality": "{0.modality}", "classes": "{0.modality}-{0.partition_id}"}
     return {names[scope].format(members[0]): members for members in found.values()}
 

@@ -51,6 +51,8 @@ def test_default_config_is_the_default_simulation():
         ({"model.name": "beit3", "model.low-rank": "pool"}, ["'pool'", "'linceiver-io'", "'beit3'"]),
         ({"model.name": "perceiver", "model.layers": 0}, ["model.layers = 0", "'perceiver'"]),
         ({"model.name": "beit3", "model.layers": 0}, ["model.layers = 0", "'beit3'"]),
+        ({"strategy.name": "joint", "strategy.share": "attention"}, ["'attention'", "'joint'"]),
+        ({"strategy.name": "joint", "strategy.share": "backbone+adapter"}, ["strategy.scope = 'modality'"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
         ({"train.learning-rate": float("nan")}, ["train.learning-rate", "nan"]),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from client.joint import share_backbone
+from client.joint import share_modules
 from models.factory import BUILDERS
 from models.groups import Group, get_tensors, group_names, named_tensors, set_tensors, shared_names
 from models.size import count
@@ -129,7 +129,9 @@ def test_one_backbone_serves_both_modalities(name: str) -> None:
     image, text = tiny("image", name=name, seed=1), tiny("text", name=name, seed=2).eval()
     own = {group: get_tensors(text, group_names(text, group)) for group in (Group.ADAPTER, Group.HEAD)}
     apart = text(batch("text"))
-    share_backbone([SimpleNamespace(model=model) for model in (image, text)])  # type: ignore[list-item]
+    group = SimpleNamespace(modality="", classes=())
+    learners = [SimpleNamespace(model=model, data=SimpleNamespace(subgroup=group)) for model in (image, text)]
+    share_modules(learners, "backbone", "all")  # type: ignore[arg-type]
     assert text.get_submodule("backbone") is image.get_submodule("backbone")
     together = text(batch("text"))
     assert not torch.allclose(together, apart)

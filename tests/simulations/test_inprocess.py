@@ -8,6 +8,7 @@ import pytest
 
 from client import app as client_app
 from client import learner
+from client.state import load_state
 from config import PROJECT_ROOT, parse, read_toml
 from models.factory import BUILDERS, build_model
 from models.groups import shared_names
@@ -364,3 +365,13 @@ def test_every_form_federates(tmp_path, settings, strategy):
     rows = json.loads((folder / "results.json").read_text())["clients"]
     assert len(rows) == 2
     assert all(row["bytes"] > 0 for row in rows)
+
+
+def test_centralised_training_is_one_model_for_clients_that_agree_on_classes(tmp_path):
+    whole = {"strategy.share": "backbone+adapter+head", "strategy.scope": "classes", "strategy.control": False}
+    folder = run(tmp_path, **whole, **{"strategy.name": "joint", "data.clients": "0,1,6", "run.rounds": 1})
+    token = json.loads((folder / "manifest.json").read_text())["token"]
+    first, second, text = (load_state(folder / "clients" / f"{i:03d}" / "joint", token, 9) for i in (0, 1, 6))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not np.array_equal(first["backbone.latents"], text["backbone.latents"])
