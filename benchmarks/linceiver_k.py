@@ -139,7 +139,6 @@ def table(root: Path, seeds: list[int], sizes: dict[str, dict[str, float]]) -> s
     for setting in SETTINGS:
         results = read(root, setting.slug, seeds)
         accuracy, control = by_modality(results, "accuracy"), by_modality(results, "control")
-        joint = by_modality(read(root, f"{setting.slug}-joint", seeds), "accuracy")["all"] if setting.joint else None
         change = [own - other for own, other in zip(per_client(results, "accuracy"), reference, strict=True)]
         p = wilcoxon_p(change)
         pruned = setting.keys.get("model.adaptive-k", "prefix") in ("prefix", "hard-concrete")
