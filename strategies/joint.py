@@ -2,8 +2,8 @@
 
 By default one trunk on the data of all, with their own adapters and heads. With ``strategy.share`` = backbone+adapter+head and
 ``strategy.scope`` = classes it is centralised training: one model on the pooled data of clients that agree on classes. Call it
-a reference, not an upper bound: with scarce data federated averaging can come out above it. It moves no data over the wire, but
-needs one node that holds the data of every client, so it is for simulations.
+a reference, not an upper bound: with scarce data federated averaging can come out above it. It moves no data over the wire,
+but needs one node that holds the data of every client, so it is for simulations.
 """
 
 from __future__ import annotations
