@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from data_partition.text import vocab_size
 from models.arrays import Arrays, get_arrays, set_arrays
 from models.bert_embeddings import FILES
 from models.factory import build_model
-from models.groups import Group, group_names, named_tensors, shared_names, stored_names
+from models.groups import copy_model, shared_names, stored_names
 from strategies.protocol import Instruction
 
 OPTIMIZER = "optimizer."
@@ -54,13 +53,6 @@ def _cached_model(
 ) -> tuple[nn.Module, Arrays]:
     model = build_model(settings, modality, num_classes, vocab_size=vocab_size(data), max_tokens=data.max_tokens, seed=seed)
     return model, get_arrays(model, stored_names(model))
-
-
-def private_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a model; frozen tensors, which may be large and never change, are those of the original."""
-    tensors = named_tensors(model)
-    shared: dict[int, object] = {id(tensors[name]): tensors[name] for name in group_names(model, Group.FROZEN)}
-    return copy.deepcopy(model, shared)
 
 
 @dataclass
@@ -111,7 +103,7 @@ def make_learner(
     data = cached_client(config.data, instruction.partition_id, instruction.train_fraction)
     modality, classes = data.subgroup.modality, len(data.subgroup.classes)
     model, initial = cached_model(config.model, config.data, modality, classes, config.run.seed)
-    model = private_copy(model) if private else model
+    model = copy_model(model) if private else model
     model.to(device)
     saved = load_state(folder, instruction.run_token, for_round)
     own = {name: value for name, value in saved.items() if not name.startswith(OPTIMIZER)}

@@ -6,12 +6,16 @@ from ``state_dict``, which lists a tied weight once for each place it is used: t
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class Group(StrEnum):
@@ -92,6 +96,13 @@ def shared_names(model: nn.Module, share: str) -> list[str]:
             f"strategy.share = {share!r}: the model has no such tensor; with 'attention' it needs model.layers > 0"
         )
     return names
+
+
+def copy_model(model: ModelT) -> ModelT:
+    """Return a copy of a model; frozen tensors, which may be large and never change, are those of the original."""
+    tensors = named_tensors(model)
+    shared: dict[int, object] = {id(tensors[name]): tensors[name] for name in group_names(model, Group.FROZEN)}
+    return copy.deepcopy(model, shared)
 
 
 def get_tensors(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:

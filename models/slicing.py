@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
+from models.groups import copy_model
 from models.linceiver import LinceiverIO
 from models.low_rank import keep_columns
 
@@ -33,7 +33,7 @@ def slice_columns(model: LinceiverIO, columns: Sequence[int] | None = None) -> L
         ValueError: the model has no gate, or one that closes no column (``sigmoid``).
     """
     columns = open_columns(model) if columns is None else columns
-    sliced = copy.deepcopy(model)
+    sliced = copy_model(model)
     assert sliced.adapter.gate is not None
     assert sliced.projection is not None
     sliced.adapter.gate.keep(columns)
