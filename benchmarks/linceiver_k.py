@@ -57,6 +57,7 @@ SETTINGS = (
     Setting("k = 32", "k32", {**FIXED, "model.rank": 32}, everywhere=True),
     Setting("k = 64", "k64", {**FIXED, "model.rank": 64}),
     Setting("learned k, at most 32", "learned32", {}, everywhere=True),
+    Setting("learned k, at most 32, 8 free", "learned32t8", {"model.k-target": 8}, everywhere=True),
     Setting("learned k, at most 64", "learned64", {"model.rank": 64}),
     Setting("hard concrete, at most 32", "hard32", {"model.adaptive-k": "hard-concrete", **HARD}),
     Setting("k = 32, input-dependent bias", "bias32", {**FIXED, "model.rank": 32, "model.k-input-bias": True}),
