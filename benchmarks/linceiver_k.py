@@ -198,7 +198,7 @@ def figure(root: Path, seeds: list[int], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "back-pack"  # the same file for the same numbers
     from matplotlib import pyplot as plt
 
-    drawn, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    drawn, axes = plt.subplots(1, 2, figsize=(9, 4))
     for axis, modality in zip(axes, ("image", "text"), strict=True):
         for arm, style in (("accuracy", "o-"), ("control", "s--")):
             fixed = [(8, "k8"), (16, "k16"), (32, "k32"), (64, "k64")]
@@ -212,8 +212,9 @@ def figure(root: Path, seeds: list[int], path: Path) -> None:
         level = by_modality(read(root, "none", seeds), "accuracy")[modality]
         axis.axhline(level, color="gray", linestyle=":", label="federated, no low rank")
         axis.set(title=f"{modality} clients", xlabel="k (columns that attention reads)", ylabel="balanced test accuracy")
-    axes[0].legend(fontsize=7)
-    drawn.tight_layout()
+        axis.margins(y=0.1)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncol=3, fontsize=8)
+    drawn.tight_layout(rect=(0, 0.13, 1, 1))
     drawn.savefig(path, metadata={"Date": None})
 
 
