@@ -26,9 +26,13 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
-DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3}
-IMAGE_SIDE = {"emojipairs": 32}
+DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1}
+GROUPINGS = {"emojipairs": ("mixed", "theme", "siblings", "tri"), "cifar100": ("superclass",)}
+"""Groupings of each data set."""
+IMAGE_SIDE = {"emojipairs": 32, "cifar100": 32}
 """Side in pixels of the images of each data set."""
+WITHOUT_TEXTS = ("cifar100",)
+"""Data sets whose clients all have images."""
 
 
 class ConfigError(ValueError):
@@ -73,9 +77,11 @@ class Federation(Section):
 class Data(Section):
     """Which rows a client owns."""
 
-    dataset: Literal["emojipairs"] = "emojipairs"
+    dataset: Literal["emojipairs", "cifar100"] = "emojipairs"
     data_dir: str = Field("", description="folder of the data files; empty: the files shipped with the project")
-    grouping: Literal["mixed", "theme", "siblings", "tri"] = "tri"
+    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass"] = Field(
+        "tri", description="what a client owns; superclass is that of cifar100, the others are those of emojipairs"
+    )
     concepts: Literal["shared", "disjoint"] = Field(
         "disjoint", description="whether clients of one class group own the same or different training concepts"
     )
@@ -104,6 +110,24 @@ class Data(Section):
     def num_domains(self) -> int:
         """Clients that share one class group and modality."""
         return DOMAINS_PER_GROUPING[self.grouping]
+
+    @model_validator(mode="after")
+    def _settings_fit_the_data_set(self) -> Data:
+        if self.grouping not in GROUPINGS[self.dataset]:
+            raise ValueError(
+                f"data.grouping = '{self.grouping}' is no grouping of data.dataset = '{self.dataset}': "
+                f"expected {', '.join(GROUPINGS[self.dataset])}"
+            )
+        if self.dataset in WITHOUT_TEXTS:
+            for name in ("text_sources", "max_tokens", "vocab_file", "word_dropout"):
+                found, default = getattr(self, name), type(self).model_fields[name].default
+                if found != default:
+                    key = name.replace("_", "-")
+                    raise ValueError(
+                        f"data.{key} = {found!r} is for texts, and data.dataset = '{self.dataset}' has images alone: leave it "
+                        f"at {default!r}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _disjoint_concepts_suffice(self) -> Data:
@@ -253,12 +277,19 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _model_fits_the_data(self) -> RunConfig:
+        if self.data.dataset in WITHOUT_TEXTS and self.model.embedding_dir:
+            raise ValueError(
+                f"model.embedding-dir = '{self.model.embedding_dir}' is for texts, and data.dataset = "
+                f"'{self.data.dataset}' has images alone: leave it empty"
+            )
         side, patch = IMAGE_SIDE[self.data.dataset], self.model.patch_size
         if side % patch:
             raise ValueError(f"model.patch-size = {patch} does not divide the image side of {side} pixels")
         if self.model.name != "linceiver-io" or self.model.low_rank not in ("dense", "dense-before"):
             return self
         lengths = {"images": ((side // patch) ** 2, "patches"), "texts": (self.data.max_tokens, "tokens (data.max-tokens)")}
+        if self.data.dataset in WITHOUT_TEXTS:
+            del lengths["texts"]
         for inputs, (length, unit) in lengths.items():
             rows = self.model.dense_length or length
             if length > rows:
