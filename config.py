@@ -33,6 +33,8 @@ IMAGE_SIDE = {"emojipairs": 32, "cifar100": 32}
 """Side in pixels of the images of each data set."""
 WITHOUT_TEXTS = ("cifar100",)
 """Data sets whose clients all have images."""
+IMAGE_MODELS = ("lenet5", "vgg16-bn")
+"""Models for images alone; they have no attention."""
 
 
 class ConfigError(ValueError):
@@ -144,7 +146,10 @@ class Data(Section):
 class Model(Section):
     """One client's model and its sizes. The low-rank projection and adaptive k are those of Linceiver IO alone."""
 
-    name: Literal["linceiver-io", "perceiver-io", "perceiver", "beit3"] = "linceiver-io"
+    name: Literal["linceiver-io", "perceiver-io", "perceiver", "beit3", "lenet5", "vgg16-bn"] = "linceiver-io"
+    width: Positive = Field(
+        1.0, description="lenet5, vgg16-bn: parameters in units of the published network; channels grow by the root"
+    )
     dim: Count = Field(64, description="channels D of tokens and latents")
     latents: Count = Field(8, description="latent vectors M; beit3 has none")
     layers: CountOrZero = Field(2, description="self-attention blocks L of the latent stack")
@@ -190,6 +195,10 @@ class Model(Section):
                 raise ValueError(f"model.{key} = {heads} does not divide model.dim = {self.dim}")
         if self.layers == 0 and self.name in ("perceiver", "beit3"):
             raise ValueError(f"model.layers = 0 leaves model.name = '{self.name}' without a block: expected 1 or more")
+        if self.width != 1.0 and self.name not in IMAGE_MODELS:
+            raise ValueError(
+                f"model.width = {self.width} needs model.name = {' or '.join(map(repr, IMAGE_MODELS))}, found '{self.name}'"
+            )
         if self.name != "linceiver-io":
             for key, value in (("stages", self.stages), ("adaptive-k", self.adaptive_k), ("low-rank", self.low_rank)):
                 if value not in ("encoder", "none", "basis"):
@@ -282,6 +291,10 @@ class RunConfig(Section):
                 f"model.embedding-dir = '{self.model.embedding_dir}' is for texts, and data.dataset = "
                 f"'{self.data.dataset}' has images alone: leave it empty"
             )
+        if self.model.name in IMAGE_MODELS:
+            if self.strategy.share == "attention":
+                raise ValueError(f"strategy.share = 'attention': model.name = '{self.model.name}' has none; use 'backbone'")
+            return self
         side, patch = IMAGE_SIDE[self.data.dataset], self.model.patch_size
         if side % patch:
             raise ValueError(f"model.patch-size = {patch} does not divide the image side of {side} pixels")

@@ -62,6 +62,10 @@ def test_default_config_is_the_default_simulation():
         ({**CIFAR, "data.max-tokens": 30}, ["data.max-tokens = 30", "'cifar100'", "24"]),
         ({**CIFAR, "data.vocab-file": "/vocab.txt"}, ["data.vocab-file = '/vocab.txt'", "'cifar100'"]),
         ({**CIFAR, "model.embedding-dir": "/bert"}, ["model.embedding-dir = '/bert'", "'cifar100'"]),
+        ({"model.width": 0.5}, ["model.width = 0.5", "'lenet5' or 'vgg16-bn'", "'linceiver-io'"]),
+        ({"model.name": "lenet5", "model.width": 0.0}, ["model.width", "0.0", "greater than 0"]),
+        ({"model.name": "vgg16-bn", "strategy.share": "attention"}, ["'attention'", "'vgg16-bn'"]),
+        ({"model.name": "lenet5", "model.low-rank": "pool"}, ["'pool'", "'linceiver-io'", "'lenet5'"]),
         ({"train.learning-rate": float("nan")}, ["train.learning-rate", "nan"]),
     ],
 )
