@@ -59,6 +59,12 @@ def test_clients_learn_alone(name, rate, data_dir, tmp_path):
     assert min(row["accuracy"] for row in results["clients"]) >= 0.6  # chance is 0.2
 
 
+@pytest.mark.parametrize("strategy", ["joint", "full-fedavg"])
+def test_references_take_an_empty_adapter(strategy, data_dir, tmp_path):
+    share = {"strategy.share": "backbone+adapter", "strategy.scope": "modality", "strategy.control": False}
+    assert len(run(tmp_path, data_dir, "lenet5", **share, **{"strategy.name": strategy})["clients"]) == 2
+
+
 def test_the_default_model_reads_it_too(data_dir, tmp_path):
     own = {"model.name": "linceiver-io", "model.width": 1.0, "strategy.control": False}
     assert len(run(tmp_path, data_dir, "lenet5", **own)["clients"]) == 2
