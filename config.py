@@ -26,9 +26,15 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
-DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3}
-IMAGE_SIDE = {"emojipairs": 32}
+DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1}
+GROUPINGS = {"emojipairs": ("mixed", "theme", "siblings", "tri"), "cifar100": ("superclass",)}
+"""Groupings of each data set."""
+IMAGE_SIDE = {"emojipairs": 32, "cifar100": 32}
 """Side in pixels of the images of each data set."""
+WITHOUT_TEXTS = ("cifar100",)
+"""Data sets whose clients all have images."""
+IMAGE_MODELS = ("lenet5", "vgg16-bn")
+"""Models for images alone; they have no attention."""
 
 
 class ConfigError(ValueError):
@@ -73,9 +79,11 @@ class Federation(Section):
 class Data(Section):
     """Which rows a client owns."""
 
-    dataset: Literal["emojipairs"] = "emojipairs"
+    dataset: Literal["emojipairs", "cifar100"] = "emojipairs"
     data_dir: str = Field("", description="folder of the data files; empty: the files shipped with the project")
-    grouping: Literal["mixed", "theme", "siblings", "tri"] = "tri"
+    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass"] = Field(
+        "tri", description="what a client owns; superclass is that of cifar100, the others are those of emojipairs"
+    )
     concepts: Literal["shared", "disjoint"] = Field(
         "disjoint", description="whether clients of one class group own the same or different training concepts"
     )
@@ -106,6 +114,24 @@ class Data(Section):
         return DOMAINS_PER_GROUPING[self.grouping]
 
     @model_validator(mode="after")
+    def _settings_fit_the_data_set(self) -> Data:
+        if self.grouping not in GROUPINGS[self.dataset]:
+            raise ValueError(
+                f"data.grouping = '{self.grouping}' is no grouping of data.dataset = '{self.dataset}': "
+                f"expected {', '.join(GROUPINGS[self.dataset])}"
+            )
+        if self.dataset in WITHOUT_TEXTS:
+            for name in ("text_sources", "max_tokens", "vocab_file", "word_dropout"):
+                found, default = getattr(self, name), type(self).model_fields[name].default
+                if found != default:
+                    key = name.replace("_", "-")
+                    raise ValueError(
+                        f"data.{key} = {found!r} is for texts, and data.dataset = '{self.dataset}' has images alone: leave it "
+                        f"at {default!r}"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _disjoint_concepts_suffice(self) -> Data:
         if self.concepts == "disjoint" and self.train_fraction * self.num_domains > 1.0 + 1e-9:
             raise ValueError(
@@ -120,7 +146,10 @@ class Data(Section):
 class Model(Section):
     """One client's model and its sizes. The low-rank projection and adaptive k are those of Linceiver IO alone."""
 
-    name: Literal["linceiver-io", "perceiver-io", "perceiver", "beit3"] = "linceiver-io"
+    name: Literal["linceiver-io", "perceiver-io", "perceiver", "beit3", "lenet5", "vgg16-bn"] = "linceiver-io"
+    width: Positive = Field(
+        1.0, description="lenet5, vgg16-bn: parameters in units of the published network; channels grow by the root"
+    )
     dim: Count = Field(64, description="channels D of tokens and latents")
     latents: Count = Field(8, description="latent vectors M; beit3 has none")
     layers: CountOrZero = Field(2, description="self-attention blocks L of the latent stack")
@@ -166,6 +195,10 @@ class Model(Section):
                 raise ValueError(f"model.{key} = {heads} does not divide model.dim = {self.dim}")
         if self.layers == 0 and self.name in ("perceiver", "beit3"):
             raise ValueError(f"model.layers = 0 leaves model.name = '{self.name}' without a block: expected 1 or more")
+        if self.width != 1.0 and self.name not in IMAGE_MODELS:
+            raise ValueError(
+                f"model.width = {self.width} needs model.name = {' or '.join(map(repr, IMAGE_MODELS))}, found '{self.name}'"
+            )
         if self.name != "linceiver-io":
             for key, value in (("stages", self.stages), ("adaptive-k", self.adaptive_k), ("low-rank", self.low_rank)):
                 if value not in ("encoder", "none", "basis"):
@@ -253,12 +286,23 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _model_fits_the_data(self) -> RunConfig:
+        if self.data.dataset in WITHOUT_TEXTS and self.model.embedding_dir:
+            raise ValueError(
+                f"model.embedding-dir = '{self.model.embedding_dir}' is for texts, and data.dataset = "
+                f"'{self.data.dataset}' has images alone: leave it empty"
+            )
+        if self.model.name in IMAGE_MODELS:
+            if self.strategy.share == "attention":
+                raise ValueError(f"strategy.share = 'attention': model.name = '{self.model.name}' has none; use 'backbone'")
+            return self
         side, patch = IMAGE_SIDE[self.data.dataset], self.model.patch_size
         if side % patch:
             raise ValueError(f"model.patch-size = {patch} does not divide the image side of {side} pixels")
         if self.model.name != "linceiver-io" or self.model.low_rank not in ("dense", "dense-before"):
             return self
         lengths = {"images": ((side // patch) ** 2, "patches"), "texts": (self.data.max_tokens, "tokens (data.max-tokens)")}
+        if self.data.dataset in WITHOUT_TEXTS:
+            del lengths["texts"]
         for inputs, (length, unit) in lengths.items():
             rows = self.model.dense_length or length
             if length > rows:

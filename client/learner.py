@@ -121,7 +121,8 @@ def train(learner: Learner, shared: Mapping[str, np.ndarray]) -> dict[str, float
     start = time.monotonic()
     recipe = make_recipe(config, learner.data, learner.device)
     parameters = dict(learner.model.named_parameters())
-    anchor = {name: parameters[name].detach().clone() for name in shared} if recipe.proximal_mu > 0 else {}
+    pulled = [name for name in shared if name in parameters] if recipe.proximal_mu > 0 else []  # and no running means
+    anchor = {name: parameters[name].detach().clone() for name in pulled}
     optimizer = training.make_optimizer(learner.model, config.train, config.model.k_learning_rate)
     if not config.train.restart_optimizer:
         restore_moments(optimizer, parameters, learner.optimizer_state)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from config import Data
-from data_partition.emojipairs.dataset import Rows, Table, load
-from data_partition.files import DataError
-from data_partition.splits import ConceptSplit, owned_concepts, split_concepts
+from data_partition.datasets import DATASETS
 from data_partition.subgroups import Subgroup, find_subgroup
 
 
@@ -53,38 +50,7 @@ def load_client(data: Data, partition_id: int, train_fraction: float | None = No
         DataError: the partition id or the fraction is out of range, or the data files are missing or damaged.
     """
     subgroup = find_subgroup(data, partition_id)
-    table = load(data.data_dir, data.vocab_file)
-    split = _split(table, data.val_fraction, data.seed)
     fraction = data.train_fraction if train_fraction is None else train_fraction
-    disjoint = data.concepts == "disjoint"
-    owned = {
-        name: owned_concepts(split.train[name], fraction, subgroup.domain_index, data.num_domains, disjoint)
-        for name in subgroup.classes
-    }
-    rows = table.images if subgroup.modality == "image" else table.texts
-    train, val, test = (
-        _select(table, rows, subgroup, frozenset().union(*(concepts[name] for name in subgroup.classes)), data.max_tokens)
-        for concepts in (owned, split.val, split.test)
-    )
+    rows = DATASETS[data.dataset].load_examples(data, subgroup, fraction)
+    train, val, test = (Split(torch.from_numpy(inputs), torch.from_numpy(labels)) for inputs, labels in rows)
     return ClientData(subgroup, train, val, test)
-
-
-def _split(table: Table, val_fraction: float, seed: int) -> ConceptSplit:
-    members: dict[str, list[str]] = {name: [] for name in table.classes}
-    for concept, label in zip(table.concepts, table.concept_labels, strict=True):
-        members[table.classes[label]].append(concept)
-    test = frozenset(concept for concept, is_test in zip(table.concepts, table.is_test, strict=True) if is_test)
-    return split_concepts(members, test, val_fraction, seed)
-
-
-def _select(table: Table, rows: Rows, subgroup: Subgroup, concepts: frozenset[str], max_tokens: int) -> Split:
-    wanted = np.array([concept in concepts for concept in table.concepts])
-    chosen = np.flatnonzero(wanted[rows.concepts] & np.isin(rows.domains, subgroup.domains))
-    if not len(chosen):
-        raise DataError(f"client {subgroup.partition_id} has no {subgroup.modality} of {', '.join(subgroup.domains)}.")
-    inputs = torch.from_numpy(rows.inputs[chosen])
-    if subgroup.modality == "text":
-        inputs = torch.nn.functional.pad(inputs, (0, max(0, max_tokens - inputs.shape[1])))[:, :max_tokens].contiguous()
-    local = np.full(len(table.classes), -1)
-    local[[table.classes.index(name) for name in subgroup.classes]] = range(len(subgroup.classes))
-    return Split(inputs, torch.from_numpy(local[rows.labels[chosen]]))

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from data_partition.files import DataError
 from data_partition.subgroups import seeded_order
+
+Examples = tuple[NDArray[Any], NDArray[np.int64]]
+"""Inputs and labels of one split of a client, as in :class:`data_partition.client_data.Split`; a copy of its own."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The subgroups of the data set: which classes, modality and domains each client owns.
+"""The subgroups of a data set: which classes, modality and domains each client owns.
 
 Needs neither torch nor the data files, so that a config can be checked and described anywhere.
 """
@@ -8,33 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from config import Data
-from data_partition.emojipairs.catalogue import CLASSES, IMAGE_STYLES, TEXT_SOURCES, THEMES
 from data_partition.files import DataError
 
 Modality = Literal["image", "text"]
 Domains = tuple[tuple[str, ...], ...]
-
-PERMUTATION_SEED: Final = 7
-"""Seed of the class permutation behind ``mixed``, ``siblings`` and ``tri``; fixed, so that runs are comparable."""
-
-NUM_CLASS_GROUPS: Final = {"mixed": 6, "theme": 6, "siblings": 3, "tri": 2}
-
-IMAGE_DOMAINS: Final[dict[str, Domains]] = {
-    "mixed": (IMAGE_STYLES,),
-    "theme": (IMAGE_STYLES,),
-    "siblings": (("noto", "noto-v1", "emojione"), ("twemoji", "fluent", "fluent-flat")),
-    "tri": (("noto", "noto-v1"), ("twemoji", "emojione"), ("fluent", "fluent-flat")),
-}
-"""Grouping -> art styles of each domain. Near-duplicates (fluent and fluent-flat, noto and noto-v1) stay in one domain."""
-
-TEXT_DOMAINS: Final[dict[str, Domains]] = {
-    "siblings": (("cldr-en",), ("emojilib-en", "emojimart-en")),
-    "tri": (("cldr-en",), ("emojilib-en",), ("emojimart-en",)),
-}
-"""Grouping -> text sources of each domain; ``mixed`` and ``theme`` take ``data.text_sources``."""
 
 
 @dataclass(frozen=True)
@@ -65,34 +45,15 @@ def seeded_order(items: Iterable[str], seed: int, purpose: str) -> list[str]:
     return sorted(items, key=rank)
 
 
-def class_groups(grouping: str) -> list[tuple[str, ...]]:
-    """Return the classes of each class group, in the order of labels."""
-    if grouping == "theme":
-        return [tuple(classes) for classes in THEMES.values()]
-    permuted = seeded_order(CLASSES, PERMUTATION_SEED, "classes")
-    size = len(CLASSES) // NUM_CLASS_GROUPS[grouping]
-    return [tuple(permuted[start : start + size]) for start in range(0, len(CLASSES), size)]
-
-
 def subgroups(data: Data) -> list[Subgroup]:
-    """Return the subgroups of ``data.grouping`` in the order of partition ids: images first, then texts.
-
-    Image client k and text client k + 6 are twins: same classes, and same concepts whatever ``data.concepts`` is.
+    """Return the subgroups of ``data.grouping`` in the order of partition ids.
 
     Raises:
-        DataError: ``data.text_sources`` names an unknown source.
+        DataError: a setting names something that the data set does not have.
     """
-    groups = class_groups(data.grouping)
-    found: list[Subgroup] = []
-    modalities: tuple[tuple[Modality, Domains], ...] = (
-        ("image", IMAGE_DOMAINS[data.grouping]),
-        ("text", TEXT_DOMAINS.get(data.grouping) or (_text_sources(data.text_sources),)),
-    )
-    for modality, domains in modalities:
-        for group, classes in enumerate(groups):
-            for index, members in enumerate(domains):
-                found.append(Subgroup(len(found), modality, group, classes, index, members))
-    return found
+    from data_partition.datasets import DATASETS  # its members are made of what is defined here
+
+    return DATASETS[data.dataset].subgroups(data)
 
 
 def find_subgroup(data: Data, partition_id: int) -> Subgroup:
@@ -108,11 +69,3 @@ def find_subgroup(data: Data, partition_id: int) -> Subgroup:
             "correct data.clients, or start no more nodes than that."
         )
     return known[partition_id]
-
-
-def _text_sources(names: str) -> tuple[str, ...]:
-    sources = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    unknown = [name for name in sources if name not in TEXT_SOURCES]
-    if unknown or not sources:
-        raise DataError(f"data.text-sources = {names!r}: expected comma-separated names out of {', '.join(TEXT_SOURCES)}")
-    return sources

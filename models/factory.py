@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from config import Model
-from models import beit3, bert_embeddings, perceiver, perceiver_io
+from config import IMAGE_MODELS, Model
+from models import beit3, bert_embeddings, convnet, lenet, perceiver, perceiver_io, vgg
 from models.adapters import Adapter
 from models.front_ends import BertFrontEnd, FrontEnd, ImageFrontEnd, TextFrontEnd
 from models.gates import InputBias, make_gate
@@ -176,6 +176,27 @@ def build_beit3(settings: Model, task: Task, seed: int) -> beit3.BEiT3:
     return beit3.BEiT3(adapter, backbone, head)
 
 
+def build_lenet(settings: Model, task: Task, seed: int) -> convnet.ConvNet:
+    """Build LeNet-5."""
+    with seeded(seed, Group.BACKBONE):
+        backbone, features = lenet.make_backbone(settings.width)
+    return with_classifier(backbone, features, task, seed)
+
+
+def build_vgg(settings: Model, task: Task, seed: int) -> convnet.ConvNet:
+    """Build VGG16 with batch norm."""
+    with seeded(seed, Group.BACKBONE):
+        backbone, features = vgg.make_backbone(settings.width, settings.dropout)
+    return with_classifier(backbone, features, task, seed)
+
+
+def with_classifier(backbone: convnet.Backbone, features: int, task: Task, seed: int) -> convnet.ConvNet:
+    """Complete a convolutional network."""
+    with seeded(seed, Group.HEAD, task.modality):
+        head = convnet.Head(features, task.num_classes)
+    return convnet.ConvNet(convnet.Adapter(), backbone, head)
+
+
 class Builder(Protocol):
     """Makes a model with initial weights that depend on (seed, modality, group) alone."""
 
@@ -187,6 +208,8 @@ BUILDERS: dict[str, Builder] = {
     "perceiver-io": build_perceiver_io,
     "perceiver": build_perceiver,
     "beit3": build_beit3,
+    "lenet5": build_lenet,
+    "vgg16-bn": build_vgg,
 }
 
 
@@ -219,6 +242,11 @@ def build_model(
         ValueError: the settings do not fit the data.
     """
     task = Task(modality, num_classes, image_size, vocab_size, max_tokens)
+    if settings.name in IMAGE_MODELS and (modality, image_size) != ("image", convnet.SIDE):
+        found = f"images of {image_size} pixels" if modality == "image" else f"modality {modality!r}"
+        raise ValueError(
+            f"model.name = '{settings.name}' takes images of {convnet.SIDE} x {convnet.SIDE} pixels: found {found}"
+        )
     model = BUILDERS[settings.name](settings, task, seed)
     if modality == "text" and settings.embedding_dir:
         model.frozen = bert_embeddings.load(settings.embedding_dir, vocab_size, max_tokens)

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from config import RunConfig, parse, runs_root
+from config import IMAGE_MODELS, RunConfig, parse, runs_root
 from models.storage import write_json
 from server import run_folder, summary
 from server.checkpoint import Checkpoints
@@ -75,17 +75,25 @@ def wanted_clients(config: RunConfig) -> list[int]:
     """Return the partition ids that take part.
 
     Raises:
-        RunError: ``data.clients`` names a client that the grouping does not have.
+        RunError: ``data.clients`` names a client that the grouping does not have, or one whose modality the model does not
+            take.
     """
     from data_partition.subgroups import subgroups
 
-    known = [group.partition_id for group in subgroups(config.data)]
-    if config.data.clients == "all":
-        return known
-    wanted = sorted({int(part) for part in config.data.clients.split(",")})
+    modality = {group.partition_id: group.modality for group in subgroups(config.data)}
+    known = list(modality)
+    everyone = config.data.clients == "all"
+    wanted = known if everyone else sorted({int(part) for part in config.data.clients.split(",")})
     unknown = [partition for partition in wanted if partition not in known]
     if unknown:
         raise RunError(f"data.clients names {unknown}; grouping '{config.data.grouping}' has clients 0 to {known[-1]}")
+    texts = [partition for partition in wanted if modality[partition] == "text"]
+    if texts and config.model.name in IMAGE_MODELS:
+        images = ",".join(str(partition) for partition in wanted if partition not in texts)
+        raise RunError(
+            f"model.name = '{config.model.name}' takes images, and the clients {texts} have texts: set data.clients to "
+            f"clients with images, such as '{images or 0}'"
+        )
     return wanted
 
 

@@ -7,6 +7,7 @@ import config
 from config import ConfigError, RunConfig, flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
 
 ROOT = Path(__file__).resolve().parent.parent
+CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
 
 
 def test_pyproject_defaults_equal_the_model():
@@ -55,6 +56,16 @@ def test_default_config_is_the_default_simulation():
         ({"strategy.name": "joint", "strategy.share": "backbone+adapter"}, ["strategy.scope = 'modality'"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
+        ({"data.dataset": "cifar10"}, ["data.dataset", "'cifar10'", "emojipairs, cifar100"]),
+        ({"data.dataset": "cifar100"}, ["'tri'", "'cifar100'", "superclass"]),
+        ({"data.grouping": "superclass"}, ["'superclass'", "'emojipairs'", "tri"]),
+        ({**CIFAR, "data.max-tokens": 30}, ["data.max-tokens = 30", "'cifar100'", "24"]),
+        ({**CIFAR, "data.vocab-file": "/vocab.txt"}, ["data.vocab-file = '/vocab.txt'", "'cifar100'"]),
+        ({**CIFAR, "model.embedding-dir": "/bert"}, ["model.embedding-dir = '/bert'", "'cifar100'"]),
+        ({"model.width": 0.5}, ["model.width = 0.5", "'lenet5' or 'vgg16-bn'", "'linceiver-io'"]),
+        ({"model.name": "lenet5", "model.width": 0.0}, ["model.width", "0.0", "greater than 0"]),
+        ({"model.name": "vgg16-bn", "strategy.share": "attention"}, ["'attention'", "'vgg16-bn'"]),
+        ({"model.name": "lenet5", "model.low-rank": "pool"}, ["'pool'", "'linceiver-io'", "'lenet5'"]),
         ({"train.learning-rate": float("nan")}, ["train.learning-rate", "nan"]),
     ],
 )
@@ -63,6 +74,11 @@ def test_faults_name_key_value_and_what_is_allowed(flat, words):
         parse(flat)
     for word in words:
         assert word in str(raised.value)
+
+
+def test_images_alone_set_no_limit_on_the_length_of_texts():
+    dense = {"model.low-rank": "dense", "model.rank": 30}
+    assert parse({**CIFAR, **dense}).data.grouping == "superclass"
 
 
 def test_every_fault_is_listed_at_once():

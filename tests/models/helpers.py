@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from config import Model
-from models.factory import build_model
+from config import IMAGE_MODELS, Model
+from models.factory import BUILDERS, build_model
 
 MODALITIES = ("image", "text")
+TOKEN_MODELS = [name for name in BUILDERS if name not in IMAGE_MODELS]
+"""Models for both modalities; the others have tests of their own in test_convnets.py."""
 LOW_RANKS = ("basis", "none", "dense", "dense-before", "pool")
 
 

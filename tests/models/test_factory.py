@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from config import Model
-from models.factory import BUILDERS, build_model
+from models.factory import build_model
 from models.groups import Group, get_tensors, group_names, named_tensors
 from models.size import count
-from tests.models.helpers import tiny
+from tests.models.helpers import TOKEN_MODELS, tiny
 
 
 def tensors(model: torch.nn.Module, group: Group) -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def test_sizes_of_the_default_model() -> None:
     assert count(build_model(Model(low_rank="none"), "image", 12, seed=0))[Group.BACKBONE] == backbone
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", TOKEN_MODELS)
 @pytest.mark.parametrize("tied", [False, True])
 def test_backbone_is_the_same_for_every_modality(name: str, tied: bool) -> None:
     sizes = (("image", 5), ("text", 9), ("text", 5))
@@ -54,7 +54,7 @@ def test_groups_are_drawn_apart() -> None:
     assert not torch.equal(image.get_parameter("head.to_q.weight"), image.get_parameter("backbone.to_q.weight"))
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", TOKEN_MODELS)
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_adapter_and_head_depend_on_seed_and_modality_alone(name: str, modality: str) -> None:
     first, second = tiny(modality, name=name), tiny(modality, name=name)

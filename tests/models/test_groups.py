@@ -12,7 +12,7 @@ from config import Model, Strategy
 from models.factory import BUILDERS
 from models.groups import Group, get_tensors, group_names, group_of, named_tensors, set_tensors, shared_names
 from models.size import count
-from tests.models.helpers import LOW_RANKS, MODALITIES, tiny
+from tests.models.helpers import LOW_RANKS, MODALITIES, TOKEN_MODELS, tiny
 
 SHARES = get_args(Strategy.model_fields["share"].annotation)
 
@@ -30,7 +30,8 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("name", "low_rank"), [(name, form) for name in BUILDERS for form in LOW_RANKS if form == "none" or name == "linceiver-io"]
+    ("name", "low_rank"),
+    [(name, form) for name in TOKEN_MODELS for form in LOW_RANKS if form == "none" or name == "linceiver-io"],
 )
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_groups_cover_every_tensor_once(name: str, modality: str, low_rank: str) -> None:
@@ -108,7 +109,7 @@ def test_tied_weights_travel_once() -> None:
     assert model.backbone.owner.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", TOKEN_MODELS)
 def test_tensors_go_round_in_place(name: str) -> None:
     source, target = tiny("image", name=name, seed=0), tiny("text", name=name, seed=1)
     names = shared_names(source, "backbone")

@@ -1,4 +1,4 @@
-"""What holds for every model: padding, gradients, training, trace, one backbone for several models, tied layers."""
+"""What holds for every model of tokens: padding, gradients, training, trace, one backbone for several models, tied layers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from client.joint import share_modules
-from models.factory import BUILDERS
 from models.groups import Group, get_tensors, group_names, named_tensors, set_tensors, shared_names
 from models.size import count
 from models.trace import Trace
-from tests.models.helpers import MODALITIES, batch, tiny
+from tests.models.helpers import MODALITIES, TOKEN_MODELS, batch, tiny
 
-EVERY_MODEL = pytest.mark.parametrize(("name", "modality"), [(name, m) for name in BUILDERS for m in MODALITIES])
-EVERY_NAME = pytest.mark.parametrize("name", BUILDERS)
+EVERY_MODEL = pytest.mark.parametrize(("name", "modality"), [(name, m) for name in TOKEN_MODELS for m in MODALITIES])
+EVERY_NAME = pytest.mark.parametrize("name", TOKEN_MODELS)
 
 
 def toy(modality: str) -> tuple[Tensor, Tensor]:
@@ -152,7 +151,7 @@ def test_a_backbone_set_into_another_model_makes_them_equal(name: str) -> None:
     assert torch.equal(source(batch("text")), target(batch("text")))
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", TOKEN_MODELS)
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_tied_layers_travel_once(name: str, modality: str) -> None:
     tied, free = tiny(modality, name=name, layers=4, tie_layers=True), tiny(modality, name=name, layers=4)

@@ -10,11 +10,12 @@ from client import app as client_app
 from client import learner
 from client.state import load_state
 from config import PROJECT_ROOT, parse, read_toml
-from models.factory import BUILDERS, build_model
+from models.factory import build_model
 from models.groups import shared_names
 from server.run_folder import RunFolder, read_events
 from simulations import inprocess
 from strategies.protocol import METRICS, MIXING_MATRIX, RunError
+from tests.models.helpers import TOKEN_MODELS
 
 SMALL = {"run.rounds": 2, "run.evaluate-every": 1, "train.epochs": 1, "data.clients": "0,6"}
 TIMES = ("time", "seconds", "seconds_training")
@@ -134,7 +135,7 @@ def test_every_shipped_config_runs_one_round(path, tmp_path):
     assert [row["client"] for row in results["clients"]] == [int(part) for part in clients.split(",")]
 
 
-@pytest.mark.parametrize("name", [name for name in BUILDERS if name != parse({}).model.name])
+@pytest.mark.parametrize("name", [name for name in TOKEN_MODELS if name != parse({}).model.name])
 def test_every_model_runs_and_sends_its_self_attention_alone(name, tmp_path):
     small = {"run.rounds": 1, "run.evaluate-every": 0, "data.train-fraction": 0.05, "strategy.control": False}
     folder = run(tmp_path, **small, **{"model.name": name, "model.layers": 1, "strategy.share": "attention"})

@@ -1,0 +1,54 @@
+"""The rows of one client of the embedded data set."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from config import Data
+from data_partition.emojipairs.dataset import Rows, Table, load
+from data_partition.files import DataError
+from data_partition.splits import ConceptSplit, Examples, owned_concepts, split_concepts
+from data_partition.subgroups import Subgroup
+
+
+def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[Examples, Examples, Examples]:
+    """Return the training, validation and test rows of one client; see :class:`data_partition.datasets.DataSet`.
+
+    Raises:
+        DataError: the fraction is out of range, or the data files are missing or damaged.
+    """
+    table = load(data.data_dir, data.vocab_file)
+    split = _split(table, data.val_fraction, data.seed)
+    disjoint = data.concepts == "disjoint"
+    owned = {
+        name: owned_concepts(split.train[name], train_fraction, subgroup.domain_index, data.num_domains, disjoint)
+        for name in subgroup.classes
+    }
+    rows = table.images if subgroup.modality == "image" else table.texts
+    train, val, test = (
+        _select(table, rows, subgroup, frozenset().union(*(concepts[name] for name in subgroup.classes)), data.max_tokens)
+        for concepts in (owned, split.val, split.test)
+    )
+    return train, val, test
+
+
+def _split(table: Table, val_fraction: float, seed: int) -> ConceptSplit:
+    members: dict[str, list[str]] = {name: [] for name in table.classes}
+    for concept, label in zip(table.concepts, table.concept_labels, strict=True):
+        members[table.classes[label]].append(concept)
+    test = frozenset(concept for concept, is_test in zip(table.concepts, table.is_test, strict=True) if is_test)
+    return split_concepts(members, test, val_fraction, seed)
+
+
+def _select(table: Table, rows: Rows, subgroup: Subgroup, concepts: frozenset[str], max_tokens: int) -> Examples:
+    wanted = np.array([concept in concepts for concept in table.concepts])
+    chosen = np.flatnonzero(wanted[rows.concepts] & np.isin(rows.domains, subgroup.domains))
+    if not len(chosen):
+        raise DataError(f"client {subgroup.partition_id} has no {subgroup.modality} of {', '.join(subgroup.domains)}.")
+    inputs = rows.inputs[chosen]
+    if subgroup.modality == "text":
+        missing = max(0, max_tokens - inputs.shape[1])
+        inputs = np.ascontiguousarray(np.pad(inputs, ((0, 0), (0, missing)))[:, :max_tokens])
+    local = np.full(len(table.classes), -1)
+    local[[table.classes.index(name) for name in subgroup.classes]] = range(len(subgroup.classes))
+    return inputs, local[rows.labels[chosen]]
