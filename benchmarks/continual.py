@@ -5,8 +5,9 @@
 
 A step is forward, loss, backward and AdamW, of the default model with a batch of 32, process CPU time, one thread. Every round
 runs each contestant once, in shuffled order; a ratio is the median over rounds of the ratios within a round. The masked steps
-are those of a second and a tenth task, each of which owns half of what it found, picks from the tasks before it, and trains its
-private tensors; the plain step trains all weights. Pruning, which is done every few steps, is timed by itself.
+are those of a first, second and tenth task: each earlier one kept half of what it found free, and the task trains what it
+owns, picks from the tasks before it, and its private tensors. The plain step trains all weights. Pruning, which is done every
+few steps, is timed by itself.
 """
 
 from __future__ import annotations

@@ -226,6 +226,8 @@ def pack(model: nn.Module, memory: Memory) -> tuple[Arrays, dict[str, Any]]:
 def unpack(model: nn.Module, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Memory:
     """Put what :func:`pack` returned into a new model of the same settings, which grows as needed; return the memory.
 
+    The head and the adapter take the shapes of the arrays, as the last task may have had more classes than the model's first.
+
     Raises:
         ValueError: the arrays do not fit the model, or the facts are of another version.
     """
@@ -236,8 +238,9 @@ def unpack(model: nn.Module, arrays: Mapping[str, np.ndarray], facts: Mapping[st
     own = {name.removeprefix(MODEL): value for name, value in arrays.items() if name.startswith(MODEL)}
     known = named_tensors(model)
     other = {n: torch.from_numpy(v.copy()) for n, v in own.items() if n in known and known[n].shape != v.shape}
-    if any(name not in private_names(model) for name in other):
-        raise ValueError(f"{sorted(other)} have other shapes than in the model: it was built with other settings")
+    wrong = set(own) ^ set(stored_names(model)) | {name for name in other if group_of(name) is Group.BACKBONE}
+    if wrong:
+        raise ValueError(f"{sorted(wrong)} are missing or have other shapes: the model was built with other settings")
     install(model, other)
     set_arrays(model, own)
     memory = Memory(facts["adapter"])

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from client.continual import memory as memory_module
 from client.continual import session as session_module
 from client.continual.grow import widths
 from client.continual.memory import ForgottenError, Memory, pack, task_model, unpack
-from client.continual.ownership import owners
+from client.continual.ownership import attach_owners, owners
 from models.arrays import get_arrays, set_arrays
 from models.groups import stored_names
 from models.storage import load_record, save_record
@@ -73,6 +74,31 @@ def test_a_shared_adapter_stays_with_the_first_task():
     assert any(name.startswith("adapter.") for name in memory.records[1].private)
     assert not any(name.startswith("adapter.") for task in (2, 3) for name in memory.records[task].private)
     assert len(logits) == 3
+
+
+class Convolutions(nn.Module):
+    """Layers with weights to own, and statistics that move in training, in the backbone and in the adapter."""
+
+    def __init__(self):
+        super().__init__()
+        self.adapter = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.backbone = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3))
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, inputs):
+        return self.head(self.backbone(self.adapter(inputs)).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("adapter", ["private", "first"])
+def test_convolutions_and_batch_statistics(adapter):
+    torch.manual_seed(0)
+    model, memory = Convolutions(), Memory(adapter)
+    attach_owners(model)
+    three_tasks(model, memory, "image")
+    assert list(owners(model)) == ["backbone.0.weight", "backbone.3.weight"]
+    statistics = [memory.private(task)["adapter.1.running_mean"] for task in (1, 2)]
+    assert torch.equal(*statistics) == (adapter == "first")
+    assert torch.equal(model.adapter[1].running_mean, statistics[0]) == (adapter == "first")
 
 
 def test_the_model_of_a_task_computes_what_was_trained():
