@@ -10,13 +10,13 @@ PackNet (Mallya & Lazebnik, CVPR 2018): once, share of own weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from client.continual.ownership import ownable, owners
-from client.continual.session import Session, make_layout
+from client.continual.session import Session, make_source
 
 
 def cubic(step: int, first: int, last: int, start: float, end: float) -> float:
@@ -47,31 +47,35 @@ def prune(session: Session, ratio: float, optimizer: torch.optim.Optimizer | Non
     """
     own, free = _counts(session)
     wanted = [round(ratio * (mine + empty)) - empty for mine, empty in zip(own, free, strict=True)]
-    return _release(session, ratio, [max(0, count) for count in wanted], optimizer)
+    return _release(session, ratio, own, [max(0, count) for count in wanted], optimizer)
 
 
 @torch.no_grad()
 def prune_once(session: Session, ratio: float, optimizer: torch.optim.Optimizer | None = None) -> int:
     """Prune round(ratio x own) weights of each layer, whatever is free already (PackNet); otherwise as :func:`prune`."""
     own, _ = _counts(session)
-    return _release(session, ratio, [round(ratio * mine) for mine in own], optimizer)
+    return _release(session, ratio, own, [round(ratio * mine) for mine in own], optimizer)
 
 
 def _counts(session: Session) -> tuple[list[int], list[int]]:
     """Own and free weights of each layer."""
-    found = torch.stack(
-        [torch.stack([(owner == session.task).sum(), (owner == 0).sum()]) for owner in owners(session.model).values()]
-    ).tolist()
+    sums = [torch.stack([(owner == session.task).sum(), (owner == 0).sum()]) for owner in _owners(session)]
+    found = torch.stack(sums).tolist()  # one transfer from the device, not two for each layer
     return [mine for mine, _ in found], [empty for _, empty in found]
 
 
-def _release(session: Session, ratio: float, counts: Sequence[int], optimizer: torch.optim.Optimizer | None) -> int:
-    """Free the ``counts`` smallest own weights of each layer."""
+def _owners(session: Session) -> list[Tensor]:
+    return [layer.get_buffer("owner") for layer in session.layers]
+
+
+def _release(
+    session: Session, ratio: float, own: Sequence[int], counts: Sequence[int], optimizer: torch.optim.Optimizer | None
+) -> int:
+    """Free the ``counts`` smallest of the ``own`` weights of each layer."""
     if not 0.0 <= ratio <= 1.0:
         raise ValueError(f"found a pruning ratio of {ratio}, expected 0 to 1")
     if not any(counts):
         return 0
-    own, _ = _counts(session)
     keep = torch.ones_like(session.values, dtype=torch.bool)
     start = 0
     for count, size in zip(counts, own, strict=True):
@@ -79,22 +83,24 @@ def _release(session: Session, ratio: float, counts: Sequence[int], optimizer: t
             smallest = session.values[start : start + size].abs().topk(count, largest=False, sorted=False).indices
             keep[start + smallest] = False
         start += size
-    _free(session, session.layout.own[~keep])
+    layout = session.layout
+    _free(session, layout.own[~keep])
     _cut(session.values, keep, optimizer)
-    session.layout = make_layout(session.model, session.task)
+    kept = layout.own[keep]
+    session.layout = replace(layout, own=kept, source=make_source(kept, layout.old, len(layout.source)))
     return sum(counts)
 
 
 def _free(session: Session, positions: Tensor) -> None:
     """Set owner and weight to 0 at positions in the flattened ownable weights."""
-    weights = ownable(session.model)
-    sizes = [weight.numel() for weight in weights.values()]
-    gone = torch.zeros(sum(sizes), dtype=torch.bool, device=positions.device)
+    own = _owners(session)
+    gone = torch.zeros(len(session.layout.source), dtype=torch.bool, device=positions.device)
     gone[positions] = True
-    for (name, owner), part in zip(owners(session.model).items(), torch.split(gone, sizes), strict=True):
+    parts = torch.split(gone, [owner.numel() for owner in own])
+    for layer, owner, part in zip(session.layers, own, parts, strict=True):
         mask = part.view(owner.shape)
         owner.masked_fill_(mask, 0)
-        weights[name].masked_fill_(mask, 0.0)
+        layer.get_parameter("weight").masked_fill_(mask, 0.0)
 
 
 def _cut(values: nn.Parameter, keep: Tensor, optimizer: torch.optim.Optimizer | None) -> None:

@@ -216,7 +216,11 @@ def make_layout(model: nn.Module, task: int) -> Layout:
     own = (flat == task).nonzero().squeeze(1)
     old = ((flat > 0) & (flat < task)).nonzero().squeeze(1)
     shapes = tuple(weight.shape for weight in ownable(model).values())
-    source = torch.full_like(flat, len(own) + len(old), dtype=torch.int64)
-    source[own] = torch.arange(len(own), device=flat.device)
-    source[old] = torch.arange(len(own), len(own) + len(old), device=flat.device)
-    return Layout(shapes, own, old, flat_weights(model).index_select(0, old), source)
+    return Layout(shapes, own, old, flat_weights(model).index_select(0, old), make_source(own, old, len(flat)))
+
+
+def make_source(own: Tensor, old: Tensor, size: int) -> Tensor:
+    """Return for each of ``size`` ownable weights its place in (values, scores, one zero)."""
+    used = len(own) + len(old)
+    places = torch.arange(used, device=own.device)
+    return torch.full((size,), used, device=own.device).index_copy_(0, torch.cat([own, old]), places)
