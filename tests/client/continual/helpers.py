@@ -1,0 +1,68 @@
+"""A client that learns one task after another, small."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from client.continual.grow import next_widths, set_widths, widths
+from client.continual.memory import Memory, task_model
+from client.continual.ownership import attach_owners, claim_free
+from client.continual.prune import cubic, prune
+from client.continual.session import Session, begin, finish
+from tests.models.helpers import batch, tiny
+
+CASES = [(name, modality) for name in ("linceiver-io", "perceiver-io", "beit3") for modality in ("image", "text")]
+OPTIMIZERS = {
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=3e-3),
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True),
+}
+
+
+def small(name: str = "linceiver-io", modality: str = "image", **settings: object) -> nn.Module:
+    """A model with owners, all of them free."""
+    model = tiny(modality, name=name, dim=32, latents=4, heads=2, cross_heads=2, layers=1, **settings)
+    attach_owners(model)
+    return model
+
+
+def learn(
+    model: nn.Module,
+    memory: Memory,
+    task: int,
+    modality: str,
+    *,
+    optimizer: str = "adamw",
+    keep: float = 0.5,
+    steps: int = 4,
+    grow: bool = False,
+) -> Session:
+    """Claim, train with weight decay, prune by the cubic schedule while training, finish."""
+    if grow:
+        now = widths(model)
+        set_widths(model, next_widths(now, now, 0.5, 4.0), seed=task)
+    claim_free(model, task)
+    session = begin(model, memory, task)
+    descent = OPTIMIZERS[optimizer](session.parameter_groups(0.1, scores={"lr": 5e-3}))
+    inputs, labels = batch(modality, 6, seed=task), torch.arange(6) % 5
+    model.train()
+    torch.manual_seed(task)
+    for step in range(steps):
+        descent.zero_grad()
+        F.cross_entropy(session(inputs), labels).backward()
+        descent.step()
+        prune(session, cubic(step, 0, steps - 2, 0.0, 1 - keep), descent)
+    finish(session)
+    return session
+
+
+def logits_of(model: nn.Module, memory: Memory, modality: str, verify: bool = False) -> dict[int, Tensor]:
+    """Logits of every finished task on fixed inputs."""
+    with torch.no_grad():
+        return {task: task_model(model, memory, task, verify=verify)(batch(modality, seed=99)) for task in memory.records}
+
+
+def changed(before: dict[int, Tensor], after: dict[int, Tensor]) -> list[int]:
+    """Tasks whose logits are not bit-equal."""
+    return [task for task, logits in before.items() if not torch.equal(logits, after[task])]
