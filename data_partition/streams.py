@@ -31,8 +31,6 @@ def task_classes(classes: Sequence[str], num_tasks: int, seed: int) -> list[tupl
     Raises:
         DataError: the tasks would differ in size or have fewer than 2 classes.
     """
-    if num_tasks == 1:
-        return [tuple(classes)]
     if fault := task_fault(len(classes), num_tasks):
         raise DataError(f"{fault}.")
     dealt = seeded_order(classes, seed, "tasks")

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from config import CLASSES_PER_CLIENT, Data, task_fault
+from data_partition import streams
 from data_partition.client_data import ClientData, Split, load_client
 from data_partition.files import DataError
 from data_partition.streams import empty_classes, load_task, take_task, task_classes, task_order, task_subgroups
@@ -27,6 +28,12 @@ def test_one_task_is_the_client_bit_for_bit(partition_id, grouping, order):
         whole, task = load_client(data, partition_id, fraction), load_task(data, partition_id, 0, fraction)
         assert task.subgroup == whole.subgroup
         assert all(same(*pair) for pair in zip(splits(whole), splits(task), strict=True))
+
+
+def test_the_only_task_of_a_client_is_not_looked_into(monkeypatch):
+    single = made([0], [0], [])
+    monkeypatch.setattr(streams, "load_client", lambda data, partition_id, train_fraction: single)
+    assert load_task(Data(), 0, 0) is single
 
 
 @pytest.mark.parametrize("grouping", ["mixed", "theme", "siblings", "tri"])
