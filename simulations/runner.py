@@ -97,8 +97,10 @@ def check(config: RunConfig) -> None:
     from models.bert_embeddings import EmbeddingError, inspect
     from server.app import wanted_clients
     from strategies.protocol import RunError
+    from strategies.table import check_tasks
 
     try:
+        check_tasks(config)
         wanted = wanted_clients(config)
         locate(config.data.data_dir, config.data.vocab_file)
         if config.model.embedding_dir and any(find_subgroup(config.data, client).modality == "text" for client in wanted):
