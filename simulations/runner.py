@@ -163,6 +163,16 @@ def show(path: Path) -> None:
     mean_k = [f"{outcome['mean_k']:.1f}"] if adaptive else []
     table.add_row("mean", "", "", *means, f"{outcome['bytes'] / 1e6:.2f}", *mean_k)
     OUT.print(table)
+    if "streams" in outcome:
+        from server import continual_summary
+
+        head, *body = continual_summary.cells(outcome["streams"])
+        scores = Table(title="streams of tasks")
+        for column in head:
+            scores.add_column(column, justify="right")
+        for cells in body:
+            scores.add_row(*cells)
+        OUT.print(scores)
     number = len(outcome["clients"])
     OUT.print(f"{outcome['clients_above_chance']} of {number} clients above chance; {outcome['seconds']:.0f} s")
     if outcome["mean_difference"] is not None:
