@@ -27,8 +27,11 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
 DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1}
-GROUPINGS = {"emojipairs": ("mixed", "theme", "siblings", "tri"), "cifar100": ("superclass",)}
-"""Groupings of each data set."""
+CLASSES_PER_CLIENT = {
+    "emojipairs": {"mixed": 4, "theme": 4, "siblings": 8, "tri": 12},
+    "cifar100": {"superclass": 5},
+}
+"""Groupings of each data set, and the classes of one client in each."""
 IMAGE_SIDE = {"emojipairs": 32, "cifar100": 32}
 """Side in pixels of the images of each data set."""
 WITHOUT_TEXTS = ("cifar100",)
@@ -39,6 +42,21 @@ IMAGE_MODELS = ("lenet5", "vgg16-bn")
 
 class ConfigError(ValueError):
     """A run config that cannot be used; the message lists every fault, one a line."""
+
+
+def task_fault(num_classes: int, num_tasks: int) -> str:
+    """Say why classes cannot be split into tasks of one size with 2 classes or more; empty: they can, as one task always can.
+
+    >>> task_fault(12, 4), task_fault(4, 4)
+    ('', 'data.tasks-per-client = 4 does not split 4 classes into equal tasks of 2 or more: use one of 1, 2')
+    """
+    possible = [1, *(tasks for tasks in range(2, num_classes // 2 + 1) if num_classes % tasks == 0)]
+    if num_tasks == 1 or num_tasks in possible:
+        return ""
+    return (
+        f"data.tasks-per-client = {num_tasks} does not split {num_classes} classes into equal tasks of 2 or more: "
+        f"use one of {', '.join(map(str, possible))}"
+    )
 
 
 class Section(BaseModel):
@@ -92,7 +110,11 @@ class Data(Section):
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of the non-test concepts kept for validation"
     )
-    seed: CountOrZero = Field(0, description="seed of the concept split; apart from run.seed on purpose")
+    seed: CountOrZero = Field(0, description="seed of the splits by concept and by task; apart from run.seed on purpose")
+    tasks_per_client: Count = Field(1, description="tasks T that a client's classes are split into, met one after the other")
+    task_order: Literal["same", "shuffled"] = Field(
+        "same", description="order in which clients of one class list meet their tasks: one for all, or each its own"
+    )
     text_sources: str = Field(
         "cldr-en,emojilib-en,emojimart-en", description="text sources used by the groupings mixed and theme"
     )
@@ -115,10 +137,10 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _settings_fit_the_data_set(self) -> Data:
-        if self.grouping not in GROUPINGS[self.dataset]:
+        if self.grouping not in CLASSES_PER_CLIENT[self.dataset]:
             raise ValueError(
                 f"data.grouping = '{self.grouping}' is no grouping of data.dataset = '{self.dataset}': "
-                f"expected {', '.join(GROUPINGS[self.dataset])}"
+                f"expected {', '.join(CLASSES_PER_CLIENT[self.dataset])}"
             )
         if self.dataset in WITHOUT_TEXTS:
             for name in ("text_sources", "max_tokens", "vocab_file", "word_dropout"):
@@ -140,6 +162,13 @@ class Data(Section):
                 f"{self.num_domains} clients on each class group: use at most {1 / self.num_domains:.3f}, or "
                 "data.concepts = 'shared'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_are_of_one_size(self) -> Data:
+        classes = CLASSES_PER_CLIENT[self.dataset].get(self.grouping, 0)
+        if fault := task_fault(classes, self.tasks_per_client) if classes else "":
+            raise ValueError(f"{fault}; data.grouping = '{self.grouping}' has {classes} classes a client")
         return self
 
 

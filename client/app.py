@@ -55,6 +55,8 @@ def describe(message: Message, context: Context) -> Message:
     check_folders(config, context)
     from client.device import choose_device
     from client.learner import cached_client
+    from data_partition.streams import empty_classes
+    from data_partition.subgroups import find_subgroup
     from data_partition.text import vocab_size
     from models import bert_embeddings
 
@@ -63,12 +65,23 @@ def describe(message: Message, context: Context) -> Message:
     hosted = [partition for partition in question["partition_ids"] if hosts(context, int(partition))]  # type: ignore[union-attr]
     lines = []
     for partition in hosted:
-        data = cached_client(own.data, int(partition), 0.0)
-        group = data.subgroup
+        tasks = [cached_client(own.data, int(partition), 0.0, task) for task in range(own.data.tasks_per_client)]
+        group = find_subgroup(own.data, int(partition))
         if own.model.embedding_dir and group.modality == "text":
             bert_embeddings.inspect(own.model.embedding_dir, vocab_size(own.data), own.data.max_tokens)
-        sizes = (len(data.train.labels), len(data.val.labels), len(data.test.labels))
-        info = ClientInfo(group.partition_id, group.modality, group.group, group.domain_index, group.classes, *sizes)
+        info = ClientInfo(
+            group.partition_id,
+            group.modality,
+            group.group,
+            group.domain_index,
+            group.classes,
+            num_train=sum(len(one.train) for one in tasks),
+            num_val=sum(len(one.val) for one in tasks),
+            num_test=sum(len(one.test) for one in tasks),
+        )
+        if len(tasks) > 1:
+            warnings = tuple(f"task {index}: {told}" for index, task in enumerate(tasks) for told in empty_classes(task))
+            info = dataclasses.replace(info, tasks=tuple(task.subgroup.classes for task in tasks), warnings=warnings)
         lines.append(info.to_json())
     return Message(RecordDict({CONFIG: ConfigRecord({"clients": lines, "device": str(device)})}), reply_to=message)
 

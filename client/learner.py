@@ -18,9 +18,10 @@ from client.schedule import column_price
 from client.seeding import seed_for
 from client.state import load_state, save_state
 from config import Data, Model, RunConfig
-from data_partition.client_data import ClientData, load_client
+from data_partition.client_data import ClientData
 from data_partition.files import stamp
 from data_partition.metrics import class_weights
+from data_partition.streams import load_task
 from data_partition.text import vocab_size
 from models.arrays import Arrays, get_arrays, set_arrays
 from models.bert_embeddings import FILES
@@ -31,14 +32,16 @@ from strategies.protocol import Instruction
 OPTIMIZER = "optimizer."
 
 
-def cached_client(data: Data, partition_id: int, train_fraction: float) -> ClientData:
-    """Load a client's rows once per process and vocabulary; 0 means ``data.train-fraction``."""
-    return _cached_client(data, partition_id, train_fraction, stamp(data.vocab_file))
+def cached_client(data: Data, partition_id: int, train_fraction: float, task: int = 0) -> ClientData:
+    """Load the rows of a client's task once per process and vocabulary; fraction 0 means ``data.train-fraction``."""
+    return _cached_client(data, partition_id, train_fraction, task, stamp(data.vocab_file))
 
 
 @lru_cache(maxsize=64)
-def _cached_client(data: Data, partition_id: int, train_fraction: float, version: tuple[tuple[int, int], ...]) -> ClientData:
-    return load_client(data, partition_id, train_fraction or None)
+def _cached_client(
+    data: Data, partition_id: int, train_fraction: float, task: int, version: tuple[tuple[int, int], ...]
+) -> ClientData:
+    return load_task(data, partition_id, task, train_fraction or None)
 
 
 def cached_model(settings: Model, data: Data, modality: str, num_classes: int, seed: int) -> tuple[nn.Module, Arrays]:
@@ -62,7 +65,7 @@ class Learner:
     Attributes:
         config: settings of the run.
         instruction: what the server asked for.
-        data: the client's rows.
+        data: the client's rows, of the task of the instruction.
         model: holds the client's own tensors, and the shared ones that came with the message.
         device: where the model is.
         folder: the client's state on disk.
@@ -100,7 +103,7 @@ def make_learner(
     Clients of one process take turns with one model object, unless it is asked for as ``private``.
     """
     device = choose_device(config.train, config.federation)
-    data = cached_client(config.data, instruction.partition_id, instruction.train_fraction)
+    data = cached_client(config.data, instruction.partition_id, instruction.train_fraction, instruction.task)
     modality, classes = data.subgroup.modality, len(data.subgroup.classes)
     model, initial = cached_model(config.model, config.data, modality, classes, config.run.seed)
     model = copy_model(model) if private else model

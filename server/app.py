@@ -62,7 +62,11 @@ def run(grid: Grid, config: RunConfig, folder: run_folder.RunFolder) -> dict[str
                 train=client.num_train,
                 val=client.num_val,
                 test=client.num_test,
+                **({"tasks": [list(names) for names in client.tasks]} if client.tasks else {}),
             )
+            for warning in client.warnings:
+                LOG.warning("client %d, %s", client.partition_id, warning)
+                folder.record("warning", client=client.partition_id, text=warning)
     mailbox = Mailbox(grid, clients, folder.record, config.run.min_replies, config.run.reply_timeout)
     table.run(Job(config, folder.path.name, folder.token, mailbox, _initial_arrays(config), progress))
     events = run_folder.read_events(folder.events_path)

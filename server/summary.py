@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from server import continual_summary
 
 CONTROLS = ("control", "scratch")
 
@@ -17,9 +20,9 @@ class Row:
         client: partition id.
         modality: image or text.
         classes: number of classes.
-        chance: balanced accuracy of guessing.
+        chance: balanced accuracy of guessing; with a stream, its mean over the tasks.
         control: test balanced accuracy of the matched control; None without one.
-        accuracy: test balanced accuracy of the strategy.
+        accuracy: test balanced accuracy of the strategy; with a stream, the mean over all tasks at its end (ACC).
         difference: accuracy − control.
         bytes: payload of shared tensors that crossed for this client, both ways, in the strategy's arm.
         k: columns that the client kept; None without adaptive k.
@@ -49,6 +52,11 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
             target[event["client"]] = event["balanced_accuracy"]
             if target is accuracy and "k" in event:
                 columns[event["client"]] = int(event["k"])
+    streams = continual_summary.tasks_per_client(events)
+    for target, kind in ((accuracy, "strategy"), (control, "control")):
+        for client in streams:
+            target.pop(client, None)
+        target |= continual_summary.average_accuracies(events, kind)
     moved = dict.fromkeys(clients, 0)
     for event in events:
         if event["event"] == "message" and not _is_control(event["arm"]) and event["client"] in moved:
@@ -58,7 +66,7 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
             client=client,
             modality=clients[client]["modality"],
             classes=len(clients[client]["classes"]),
-            chance=1 / len(clients[client]["classes"]),
+            chance=statistics.fmean(1 / len(names) for names in streams.get(client, [clients[client]["classes"]])),
             control=control.get(client),
             accuracy=value,
             difference=value - control[client] if client in control else None,
@@ -71,7 +79,9 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
     """Return the content of ``results.json``: the rows, their means, and what the run cost."""
+    events = list(events)
     table = rows(events)
+    streams = continual_summary.results(events)
     return {
         "metric": "balanced accuracy on the test split",
         "clients": [asdict(row) for row in table],
@@ -83,6 +93,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, An
         "mean_k": mean([row.k for row in table if row.k is not None]),
         "bytes": sum(row.bytes for row in table),
         "seconds": seconds,
+        **({"streams": streams} if streams else {}),
     }
 
 
@@ -103,7 +114,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         f"{'mean':>6} {'':>8} {'':>7} {_number(summary['mean_control'])} {_number(summary['mean_accuracy'])} "
         f"{_number(summary['mean_difference'], 7, '+')} {summary['bytes'] / 1e6:>8.2f}"
     )
-    return [head, *body, total]
+    return [head, *body, total, *(continual_summary.lines(summary["streams"]) if "streams" in summary else [])]
 
 
 def _number(value: float | None, width: int = 8, sign: str = "") -> str:

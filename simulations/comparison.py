@@ -12,8 +12,8 @@ import io
 import json
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config import ConfigError, read_toml
+from server.continual_summary import SCORES, score
 
 FORMATS = ("table", "md", "csv", "json", "latex")
 NOT_A_SETTING = ("run.seed", "run.name", "run.output-dir", "run.resume")
@@ -36,6 +37,8 @@ HEADINGS = {
     "megabytes": "MB",
     "seconds": "seconds",
 }
+STREAM_HEADINGS = {name: heading for name, heading in SCORES.items() if name != "average_accuracy"}
+"""Columns for runs with streams of tasks, whose ``accuracy`` is ACC; a column is there if a run has its score."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Line:
         p: Wilcoxon's p; None if it cannot be had (fewer than 2 clients, or all equal).
         megabytes: mean payload of a run.
         seconds: mean time of a run.
+        scores: means over seeds of the scores of :data:`STREAM_HEADINGS`; empty without streams.
     """
 
     setting: str
@@ -78,6 +82,7 @@ class Line:
     p: float | None
     megabytes: float
     seconds: float
+    scores: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def main(paths: Sequence[Path], format_: str) -> None:
@@ -170,17 +175,37 @@ def _line(name: str, members: list[Finished], against: str, own: dict[int, float
         p=wilcoxon_p(differences),
         megabytes=statistics.fmean(run.results["bytes"] for run in members) / 1e6,
         seconds=statistics.fmean(run.results["seconds"] for run in members),
+        scores=stream_scores(members),
     )
+
+
+def stream_scores(members: Sequence[Finished]) -> dict[str, float | None]:
+    """Average each score of the streams over the seeds that have it; empty: no run has streams."""
+    found = [run.results["streams"]["means"] for run in members if "streams" in run.results]
+    known = {name: [one[name] for one in found if one[name] is not None] for name in STREAM_HEADINGS}
+    return {name: statistics.fmean(values) if values else None for name, values in known.items()} if found else {}
+
+
+def _headings(table: Sequence[Line]) -> dict[str, str]:
+    measured = {name for line in table for name, value in line.scores.items() if value is not None}
+    return HEADINGS | {name: heading for name, heading in STREAM_HEADINGS.items() if name in measured}
+
+
+def _values(line: Line, headings: Mapping[str, str]) -> dict[str, Any]:
+    found = asdict(line)
+    return {name: found[name] if name in HEADINGS else line.scores.get(name) for name in headings}
 
 
 def render(table: Sequence[Line], format_: str) -> str:
     """Return the table as md, csv, json or latex."""
+    headings = _headings(table)
+    values = [_values(line, headings) for line in table]
     if format_ == "json":
-        return json.dumps([asdict(line) for line in table], indent=2, ensure_ascii=False) + "\n"
-    head, body = list(HEADINGS.values()), [_cells(line) for line in table]
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    head, body = list(headings.values()), [_cells(line, headings) for line in table]
     if format_ == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([list(HEADINGS), *([*asdict(line).values()] for line in table)])
+        csv.writer(text, lineterminator="\n").writerows([list(headings), *(list(one.values()) for one in values)])
         return text.getvalue()
     if format_ == "md":
         rows = [head, ["---"] * len(head), *body]
@@ -190,7 +215,7 @@ def render(table: Sequence[Line], format_: str) -> str:
     return f"\\begin{{tabular}}{{{'l' * len(head)}}}\n{inner}\\end{{tabular}}\n"
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: Line, headings: Mapping[str, str]) -> list[str]:
     return [
         line.setting,
         str(line.seeds),
@@ -202,13 +227,15 @@ def _cells(line: Line) -> list[str]:
         "" if line.p is None else f"{line.p:.3f}",
         f"{line.megabytes:.1f}",
         f"{line.seconds:.0f}",
+        *(score(_values(line, headings), name) for name in headings if name in STREAM_HEADINGS),
     ]
 
 
 def _rich(table: Sequence[Line]) -> Table:
     drawn = Table()
-    for heading in HEADINGS.values():
+    headings = _headings(table)
+    for heading in headings.values():
         drawn.add_column(heading, justify="left" if heading in ("setting", "against") else "right", overflow="fold")
     for line in table:
-        drawn.add_row(*_cells(line))
+        drawn.add_row(*_cells(line, headings))
     return drawn

@@ -97,8 +97,10 @@ def check(config: RunConfig) -> None:
     from models.bert_embeddings import EmbeddingError, inspect
     from server.app import wanted_clients
     from strategies.protocol import RunError
+    from strategies.table import check_tasks
 
     try:
+        check_tasks(config)
         wanted = wanted_clients(config)
         DATASETS[config.data.dataset].check_files(config.data)
         if config.model.embedding_dir and any(find_subgroup(config.data, client).modality == "text" for client in wanted):
@@ -161,6 +163,16 @@ def show(path: Path) -> None:
     mean_k = [f"{outcome['mean_k']:.1f}"] if adaptive else []
     table.add_row("mean", "", "", *means, f"{outcome['bytes'] / 1e6:.2f}", *mean_k)
     OUT.print(table)
+    if "streams" in outcome:
+        from server import continual_summary
+
+        head, *body = continual_summary.cells(outcome["streams"])
+        scores = Table(title="streams of tasks")
+        for column in head:
+            scores.add_column(column, justify="right")
+        for cells in body:
+            scores.add_row(*cells)
+        OUT.print(scores)
     number = len(outcome["clients"])
     OUT.print(f"{outcome['clients_above_chance']} of {number} clients above chance; {outcome['seconds']:.0f} s")
     if outcome["mean_difference"] is not None:

@@ -85,8 +85,13 @@ class Job:
         """Address one message."""
         return message_to(self.mailbox.nodes[instruction.partition_id], message_type, instruction, arrays)
 
-    def evaluate(self, messages: Iterable[Message]) -> list[Reply]:
-        """Send ``evaluate`` messages and record one ``evaluate`` event per valid reply."""
+    def evaluate(self, messages: Iterable[Message], after: int | None = None) -> list[Reply]:
+        """Send ``evaluate`` messages and record one ``evaluate`` event per valid reply.
+
+        Args:
+            messages: at most one per client.
+            after: number of tasks learned so far; the events carry it and the task of the instruction. None: no stream.
+        """
         asked = list(messages)
         replies = self.mailbox.ask(asked, lambda client: {})
         for reply in replies:
@@ -97,6 +102,7 @@ class Job:
                 round=told["round"],
                 client=reply.client.partition_id,
                 split=told["split"],
+                **({} if after is None else {"task": told["task"], "after": after}),
                 **_named(reply.metrics),
             )
         return replies

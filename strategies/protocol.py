@@ -65,6 +65,7 @@ class Instruction:
         train_fraction: share of the training concepts; 0: as in the run config.
         split: ``val`` or ``test``, for ``evaluate``.
         partition_ids: all clients of a joint training, comma-separated.
+        task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
     """
 
     partition_id: int
@@ -80,6 +81,7 @@ class Instruction:
     train_fraction: float = 0.0
     split: str = "val"
     partition_ids: str = ""
+    task: int = 0
 
     def to_record(self) -> ConfigRecord:
         """Return the record that travels."""
@@ -100,7 +102,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """One client as it described itself."""
+    """One client as it described itself.
+
+    With a stream of tasks, ``classes`` and the numbers of examples are those of all its tasks together, ``tasks`` are the
+    classes of each in the order it meets them (otherwise empty), and ``warnings`` say what a task lacks.
+    """
 
     partition_id: int
     modality: str
@@ -110,6 +116,8 @@ class ClientInfo:
     num_train: int
     num_val: int
     num_test: int
+    tasks: tuple[tuple[str, ...], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return one line of JSON; several travel in one ConfigRecord, which has no nested tables."""
@@ -119,7 +127,8 @@ class ClientInfo:
     def from_json(text: str) -> ClientInfo:
         """Read :meth:`to_json`'s line."""
         fields = json.loads(text)
-        return ClientInfo(**{**fields, "classes": tuple(fields["classes"])})
+        lists = {name: tuple(fields[name]) for name in ("classes", "warnings")}
+        return ClientInfo(**{**fields, **lists, "tasks": tuple(tuple(names) for names in fields["tasks"])})
 
 
 def message_to(node_id: int, message_type: str, instruction: Instruction, arrays: ArrayRecord | None) -> Message:

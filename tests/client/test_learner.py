@@ -4,6 +4,7 @@ import pytest
 from client.joint import train_jointly
 from client.learner import evaluate, make_learner, train
 from config import parse
+from data_partition.streams import load_task
 from models.arrays import get_arrays
 from models.groups import shared_names
 from strategies.protocol import Instruction
@@ -72,3 +73,17 @@ def test_penalised_columns_close(tmp_path, jointly):
             train(learner, {})
         found.append(learner.model.adapter.gate.fraction.item())
     assert found[1] < found[0] - 0.1
+
+
+def test_the_instruction_names_the_task(tmp_path):
+    config = parse({"train.epochs": 1, "data.tasks-per-client": 4})
+    found = []
+    for task in range(4):
+        learner = make_learner(config, told(task=task), tmp_path / str(task), {}, 1)
+        expected = load_task(config.data, 0, task)
+        assert learner.data.subgroup == expected.subgroup
+        assert (learner.data.test.inputs == expected.test.inputs).all()
+        assert learner.num_classes == 3
+        assert np.isfinite(train(learner, {})["loss"])
+        found.append(evaluate(learner)["num-examples"])
+    assert found == [len(load_task(config.data, 0, task).val) for task in range(4)]

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from config import ConfigError, flatten, parse, to_toml
-from simulations.comparison import lines, main, mean_per_client, read_run, render, wilcoxon_p
+from simulations.comparison import HEADINGS, STREAM_HEADINGS, lines, main, mean_per_client, read_run, render, wilcoxon_p
 
 
 def finished(tmp_path, name, seed, accuracies, controls=None, **flat):
@@ -69,6 +69,39 @@ def test_formats(tmp_path, capsys):
     assert render(table, "latex").startswith("\\begin{tabular}")
     main(runs, "table")
     assert "matched control" in capsys.readouterr().out
+
+
+def with_streams(path, **means):
+    results = json.loads((path / "results.json").read_text())
+    known = dict.fromkeys(("average_accuracy", *STREAM_HEADINGS)) | means
+    (path / "results.json").write_text(json.dumps({**results, "streams": {"means": known}}))
+    return path
+
+
+def test_scores_of_streams_are_columns_where_a_run_has_them(tmp_path):
+    first = with_streams(finished(tmp_path, "a0", 0, [0.5]), forgetting=0.1, backward_transfer=-0.1)
+    second = with_streams(finished(tmp_path, "a1", 1, [0.7]), forgetting=0.3, backward_transfer=None)
+    plain = finished(tmp_path, "b", 0, [0.5], **{"strategy.name": "local"})
+    table = lines([read_run(path) for path in (first, second, plain)])
+    assert table[0].scores["forgetting"] == pytest.approx(0.2)
+    assert table[0].scores["backward_transfer"] == pytest.approx(-0.1)
+    assert table[1].scores == {}
+    rows = list(csv.DictReader(render(table, "csv").splitlines()))
+    assert list(rows[0])[-2:] == ["backward_transfer", "forgetting"]
+    assert (rows[0]["backward_transfer"], rows[1]["forgetting"]) == ("-0.1", "")
+    assert json.loads(render(table, "json"))[1]["forgetting"] is None
+    markdown = render(table, "md").splitlines()
+    assert markdown[0].endswith("| seconds | BWT | FGT |")
+    assert markdown[2].endswith("| -0.100 | +0.200 |")
+    assert markdown[3].endswith("| – | – |")
+    assert render(table, "latex").startswith(f"\\begin{{tabular}}{{{'l' * 12}}}")
+    main([first, plain], "table")
+
+
+def test_without_streams_the_table_is_as_it_was(tmp_path):
+    table = lines([read_run(finished(tmp_path, "a", 0, [0.5]))])
+    assert list(json.loads(render(table, "json"))[0]) == list(HEADINGS)
+    assert render(table, "csv").splitlines()[0] == ",".join(HEADINGS)
 
 
 def test_a_folder_without_results_is_named(tmp_path):
