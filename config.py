@@ -314,6 +314,15 @@ class RunConfig(Section):
     strategy: Strategy = Strategy()
 
     @model_validator(mode="after")
+    def _someone_is_there_before_the_joiner(self) -> RunConfig:
+        if self.strategy.name == "late-joiner" and self.strategy.joiner_fold == "domain" and self.data.num_domains == 1:
+            raise ValueError(
+                f"strategy.joiner-fold = 'domain' leaves out all clients, as data.grouping = '{self.data.grouping}' has one "
+                "domain: set strategy.joiner-fold = 'client'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_fits_the_data(self) -> RunConfig:
         if self.data.dataset in WITHOUT_TEXTS and self.model.embedding_dir:
             raise ValueError(

@@ -59,6 +59,7 @@ def test_default_config_is_the_default_simulation():
         ({"model.name": "beit3", "model.layers": 0}, ["model.layers = 0", "'beit3'"]),
         ({"strategy.name": "joint", "strategy.share": "attention"}, ["'attention'", "'joint'"]),
         ({"strategy.name": "joint", "strategy.share": "backbone+adapter"}, ["strategy.scope = 'modality'"]),
+        ({"strategy.name": "late-joiner", "data.grouping": "mixed"}, ["'mixed'", "strategy.joiner-fold = 'client'"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
         ({"data.dataset": "cifar10"}, ["data.dataset", "'cifar10'", "emojipairs, cifar100"]),
