@@ -119,11 +119,10 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    groups = [{**group, "params": list(group["params"])} for group in groups if len(group["params"])]
+    groups = [dict(group) for group in groups if group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=how.learning_rate if learning_rate is None else learning_rate, fused=True)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    device = parameters[0].device
+    device = groups[0]["params"][0].device
     weight = None if data.class_weights is None else data.class_weights.to(device)
     total, step, mean = epochs * steps_per_epoch(data.train, how), 0, 0.0
     model.train()
@@ -135,15 +134,8 @@ def train(
             inputs, labels = data.train.inputs[chosen], data.train.labels[chosen].to(device)
             if data.augment is not None:
                 inputs = data.augment(inputs, generator)
-            loss = F.cross_entropy(compute(inputs.to(device)).float(), labels, weight=weight)
-            losses.append(loss.item() * len(labels))
-            if not math.isfinite(losses[-1]):
-                raise FloatingPointError(f"the training loss is {losses[-1]}: lower the learning rate or set a clip norm")
-            optimizer.zero_grad(set_to_none=True)
-            (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
-            if how.clip_norm > 0:
-                nn.utils.clip_grad_norm_((p for p in parameters if p.grad is not None), how.clip_norm)
-            optimizer.step()
+            loss = step_once(compute, optimizer, inputs.to(device), labels, weight, how.clip_norm, penalty)
+            losses.append(loss * len(labels))
             for gate in gates(model):
                 gate.clamp_()
             step += 1
@@ -151,6 +143,33 @@ def train(
                 after_step(step, optimizer)
         mean = sum(losses) / len(data.train)
     return mean
+
+
+def step_once(
+    compute: Compute,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    clip_norm: float,
+    penalty: Callable[[], Tensor] | None,
+) -> float:
+    """Do one step and return its loss without the penalty. No graph outlives it, so that pruning may follow.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    loss = F.cross_entropy(compute(inputs).float(), labels, weight=weight)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the training loss is {value}: lower the learning rate or set a clip norm")
+    optimizer.zero_grad(set_to_none=True)
+    (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
+    if clip_norm > 0:
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        nn.utils.clip_grad_norm_((parameter for parameter in parameters if parameter.grad is not None), clip_norm)
+    optimizer.step()
+    return value
 
 
 def steps_per_epoch(split: Split, how: Optimisation) -> int:
