@@ -65,10 +65,12 @@ class Memory:
         adapter: ``private``: each task has its own; ``first``: all have that of the first task, which stays as it is. A text
             embedding may be larger than the backbone.
         records: by task id.
+        base: units of each seam before the first task, of which a cap on growth is a multiple; empty: not set.
     """
 
     adapter: AdapterPolicy = "private"
     records: dict[int, TaskRecord] = field(default_factory=dict)
+    base: dict[str, int] = field(default_factory=dict)
 
     @property
     def latest(self) -> int:
@@ -101,7 +103,7 @@ class Memory:
         return {name: value for name, value in first.items() if group_of(name) is Group.ADAPTER}
 
 
-def remember(model: nn.Module, memory: Memory, task: int, picks: Tensor) -> TaskRecord:
+def remember(model: nn.Module, memory: Memory, task: int, picks: Tensor, shared: frozenset[Group] = frozenset()) -> TaskRecord:
     """Write down a task that is finished: its weights and private tensors are in the model.
 
     Args:
@@ -109,6 +111,7 @@ def remember(model: nn.Module, memory: Memory, task: int, picks: Tensor) -> Task
         memory: gets the record.
         task: from 1; no later one may be finished.
         picks: bool, shape (weights with 0 < owner < task,), in the order of the model.
+        shared: groups of which the task has no private tensors, and computes with whatever the model holds.
 
     Raises:
         ValueError: the task is out of range, a later one is finished, or the number of picks is wrong.
@@ -116,7 +119,7 @@ def remember(model: nn.Module, memory: Memory, task: int, picks: Tensor) -> Task
     check_task(task)
     if memory.latest > task:
         raise ValueError(f"task {task} cannot be written: task {memory.latest} came after it and builds on it")
-    without = frozenset({Group.ADAPTER}) if memory.shares_adapter(task) else frozenset()
+    without = shared | ({Group.ADAPTER} if memory.shares_adapter(task) else set())
     record = TaskRecord(
         widths=widths(model),
         picks=np.packbits(picks.cpu().numpy()),
@@ -219,7 +222,7 @@ def pack(model: nn.Module, memory: Memory) -> tuple[Arrays, dict[str, Any]]:
         str(task): {"widths": record.widths, "pickable": record.pickable, "digest": record.digest}
         for task, record in memory.records.items()
     }
-    facts = {"version": VERSION, "adapter": memory.adapter, "widths": widths(model), "tasks": tasks}
+    facts = {"version": VERSION, "adapter": memory.adapter, "base": memory.base, "widths": widths(model), "tasks": tasks}
     return arrays, facts
 
 
@@ -243,7 +246,7 @@ def unpack(model: nn.Module, arrays: Mapping[str, np.ndarray], facts: Mapping[st
         raise ValueError(f"{sorted(wrong)} are missing or have other shapes: the model was built with other settings")
     install(model, other)
     set_arrays(model, own)
-    memory = Memory(facts["adapter"])
+    memory = Memory(facts["adapter"], base=dict(facts.get("base", {})))
     dtypes = {name: tensor.dtype for name, tensor in named_tensors(model).items()}
     for task, fact in facts["tasks"].items():
         prefix = f"task-{task}."

@@ -35,7 +35,8 @@ def cubic(step: int, first: int, last: int, start: float, end: float) -> float:
 def prune(session: Session, ratio: float, optimizer: torch.optim.Optimizer | None = None) -> int:
     """Prune until round(ratio x (own + free)) weights of each layer are free, smallest first; return how many were released.
 
-    A layer with as many free weights is left alone.
+    A layer with as many free weights is left alone. Nothing of an earlier forward pass that has a graph, such as its loss, may
+    be alive: the next backward pass would expect a gradient of the old size.
 
     Args:
         session: the task in training.

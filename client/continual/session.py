@@ -136,16 +136,25 @@ class Session:
             scores: more options for the scores, such as ``lr``; None: none.
         """
         private = self.private.values()
+        values = [self.values] if len(self.values) else []
         groups = [
-            {"params": [self.values, *(p for p in private if p.ndim >= 2)], "weight_decay": weight_decay},
+            {"params": [*values, *(p for p in private if p.ndim >= 2)], "weight_decay": weight_decay},
             {"params": [p for p in private if p.ndim < 2], "weight_decay": 0.0},
         ]
-        if len(self.scores):
+        if self.scores.requires_grad:
             groups.append({"params": [self.scores], "weight_decay": 0.0, **(scores or {})})
         return groups
 
 
-def begin(model: nn.Module, memory: Memory, task: int, scores: Tensor | None = None) -> Session:
+def begin(
+    model: nn.Module,
+    memory: Memory,
+    task: int,
+    scores: Tensor | None = None,
+    *,
+    picking: bool = True,
+    empty: bool = False,
+) -> Session:
     """Begin to train a task, or go on with the latest.
 
     Who owns what is as it is: call :func:`client.continual.ownership.claim_free` before. Private tensors begin with what the
@@ -156,16 +165,19 @@ def begin(model: nn.Module, memory: Memory, task: int, scores: Tensor | None = N
         memory: the finished tasks.
         task: id, from 1.
         scores: of an earlier session of this task, to go on with its picks; None: all are picked, with PICK_INIT.
+        picking: whether picks are learned; if not, they stay as ``scores`` has them, as in PackNet or while CPG prunes.
+        empty: allow a task that owns no weight, and learns by picks and private tensors alone, as in Piggyback.
 
     Raises:
-        ValueError: a later task is finished, the task owns no weight, or the scores are not as many as the picks.
+        ValueError: a later task is finished, the task owns no weight without ``empty``, or scores and picks
+            are not as many.
     """
     check_task(task)
     if memory.latest > task:
         raise ValueError(f"task {task} cannot be trained: task {memory.latest} came after it and builds on it")
     install(model, memory.shared_adapter(task))
     layout = make_layout(model, task)
-    if not len(layout.own):
+    if not len(layout.own) and not empty:
         raise ValueError(f"task {task} owns no weight: claim free ones first, or let the model grow if there are none")
     if scores is None:
         scores = torch.full_like(layout.old_weights, PICK_INIT)
@@ -180,7 +192,7 @@ def begin(model: nn.Module, memory: Memory, task: int, scores: Tensor | None = N
         layers=tuple(ownable_layers(model).values()),
         layout=layout,
         values=nn.Parameter(flat_weights(model).index_select(0, layout.own)),
-        scores=nn.Parameter(scores.detach().clone(), requires_grad=len(scores) > 0),
+        scores=nn.Parameter(scores.detach().clone(), requires_grad=picking and len(scores) > 0),
         private={name: p for name, p in model.named_parameters() if name in mine and p.requires_grad},
     )
 

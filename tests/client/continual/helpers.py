@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +14,8 @@ from client.continual.memory import Memory, task_model
 from client.continual.ownership import attach_owners, claim_free
 from client.continual.prune import cubic, prune
 from client.continual.session import Session, begin, finish
+from client.continual.train import TaskData
+from data_partition.client_data import Split
 from tests.models.helpers import batch, tiny
 
 CASES = [(name, modality) for name in ("linceiver-io", "perceiver-io", "beit3") for modality in ("image", "text")]
@@ -66,3 +71,40 @@ def logits_of(model: nn.Module, memory: Memory, modality: str, verify: bool = Fa
 def changed(before: dict[int, Tensor], after: dict[int, Tensor]) -> list[int]:
     """Tasks whose logits are not bit-equal."""
     return [task for task, logits in before.items() if not torch.equal(logits, after[task])]
+
+
+def separable(task: int, size: int = 15, classes: int = 3) -> TaskData:
+    """Images in which the place of a bright patch is the class; each task has other places. No augmentation."""
+
+    def split(seed: int) -> Split:
+        labels = torch.arange(size) % classes
+        images = torch.rand(size, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 0.3
+        for image, label in zip(images, labels.tolist(), strict=True):
+            place = (5 * task + 3 * label) % 16
+            image[:, 4 * (place // 4) :, 4 * (place % 4) :][:, :4, :4] += 0.7
+        return Split(images, labels)
+
+    return TaskData(split(2 * task), split(2 * task + 1))
+
+
+class Facts:
+    """Records facts, and fails in place of the one after ``survive``, as a process that is killed."""
+
+    def __init__(self, survive: int | None = None) -> None:
+        self.survive = survive
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        if len(self.seen) == self.survive:
+            raise KilledError
+        json.dumps(fields, allow_nan=False)
+        self.seen.append({"event": event, **fields})
+
+    @property
+    def events(self) -> list[str]:
+        """Names of the facts, in order."""
+        return [fact["event"] for fact in self.seen]
+
+
+class KilledError(Exception):
+    """The process was killed."""
