@@ -41,7 +41,7 @@ def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callabl
     recipes = [make_recipe(config, learner.data, learner.device) for learner in learners]
     union = nn.ModuleList([learner.model for learner in learners])
     optimizer = training.make_optimizer(union, settings, config.model.k_learning_rate)
-    per_round = told.epochs * sum(training.steps_per_epoch(learner.data.train, settings) for learner in learners)
+    per_round = told.epochs * sum(training.steps_per_epoch(learner.data.train, settings.batch_size) for learner in learners)
     losses: list[float] = []
     for server_round in range(told.round, told.round + told.rounds):
         if settings.restart_optimizer:
@@ -57,7 +57,7 @@ def train_jointly(config: RunConfig, learners: list[Learner], folder_of: Callabl
             queue: list[tuple[int, Tensor, Tensor]] = [
                 (index, inputs, labels)
                 for index, learner in enumerate(learners)
-                for inputs, labels in training.batches(learner.data.train, settings, generators[index])
+                for inputs, labels in training.batches(learner.data.train, settings.batch_size, generators[index])
             ]
             shuffle.shuffle(queue)
             for index, inputs, labels in queue:

@@ -163,12 +163,12 @@ def train_round(
     seed = learner.config.run.seed
     generator = torch.Generator().manual_seed(seed_for(seed, told.partition_id, server_round, "batches"))
     torch.manual_seed(seed_for(seed, told.partition_id, server_round, "dropout"))
-    per_round = told.epochs * training.steps_per_epoch(split, settings)
+    per_round = told.epochs * training.steps_per_epoch(split, settings.batch_size)
     step, total = (server_round - 1) * per_round, told.total_rounds * per_round
     losses: list[float] = []
     learner.model.train()
     for _ in range(told.epochs):
-        for inputs, labels in training.batches(split, settings, generator):
+        for inputs, labels in training.batches(split, settings.batch_size, generator):
             changed = training.augmented(inputs, recipe, generator).to(learner.device)
             training.set_learning_rate(optimizer, settings, step, total)
             price = column_price(learner.config.model, step, total)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,15 +57,14 @@ def make_optimizer(model: nn.Module, train: Train, k_learning_rate: float) -> to
     return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
 
 
-def steps_per_epoch(split: Split, train: Train) -> int:
+def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Return the number of batches of one epoch; the last one may be short."""
-    return -(-len(split.labels) // train.batch_size)
+    return -(-len(split) // batch_size)
 
 
-def batches(split: Split, train: Train, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(split: Split, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of shuffled (inputs, labels)."""
-    order = torch.randperm(len(split.labels), generator=generator)
-    for chosen in torch.split(order, train.batch_size):
+    for chosen in torch.split(torch.randperm(len(split), generator=generator), batch_size):
         yield split.inputs[chosen], split.labels[chosen]
 
 
@@ -118,17 +118,32 @@ def training_step(
         loss = loss + 0.5 * recipe.proximal_mu * distance
     if column_price > 0 and (columns := paid_columns(model, recipe.k_target)) is not None:
         loss = loss + column_price * columns
-    value = loss.item()
-    if value != value or value in (float("inf"), float("-inf")):
-        raise FloatingPointError(f"the training loss is {value}: lower train.learning-rate or set train.clip-norm")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if recipe.train.clip_norm > 0:
-        nn.utils.clip_grad_norm_((p for p in model.parameters() if p.grad is not None), recipe.train.clip_norm)
-    optimizer.step()
+    value = finite(loss)
+    descend(loss, optimizer, model.parameters(), recipe.train.clip_norm)
     for gate in gates(model):
         gate.clamp_()
     return value
+
+
+def finite(loss: Tensor) -> float:
+    """Return the value of a loss.
+
+    Raises:
+        FloatingPointError: it is not finite.
+    """
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the training loss is {value}: lower train.learning-rate or set train.clip-norm")
+    return value
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip_norm: float) -> None:
+    """Do one step down the gradient of a loss, clipped to a norm over ``parameters``; 0: not clipped."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip_norm > 0:
+        nn.utils.clip_grad_norm_((p for p in parameters if p.grad is not None), clip_norm)
+    optimizer.step()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int, total_steps: int) -> None:
@@ -139,13 +154,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int,
 
 
 @torch.inference_mode()
+def predict(compute: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> Tensor:
+    """Return the logits (n, classes) of a split, float32, on the CPU."""
+    return torch.cat([compute(inputs.to(device)).float().cpu() for inputs in torch.split(split.inputs, 256)])
+
+
+@torch.inference_mode()
 def evaluate(
     model: nn.Module, split: Split, num_classes: int, device: torch.device, precision: str = "float32"
 ) -> dict[str, float]:
     """Return loss, accuracy, balanced accuracy and the number of examples of a split."""
     model.eval()
     with autocast(precision, device):
-        logits = torch.cat([model(inputs.to(device)).float().cpu() for inputs in torch.split(split.inputs, 256)])
+        logits = predict(model, split, device)
     predictions = logits.argmax(dim=1)
     return {
         "loss": F.cross_entropy(logits, split.labels).item(),

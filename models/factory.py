@@ -73,11 +73,13 @@ def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
     everywhere = settings.stages == "all"
     projection = partial(make_projection, settings.low_rank, settings.rank, sharing=settings.sharing)
     with seeded(seed, Group.BACKBONE):
-        per_layer = [
-            projection(length=settings.latents, heads=settings.heads)
-            for _ in range(1 if settings.sharing == "layerwise" else settings.layers)
-            if everywhere
-        ]
+        latent = partial(projection, length=settings.latents, heads=settings.heads)
+        if not everywhere:
+            per_layer = None
+        elif settings.sharing == "layerwise":
+            per_layer = [latent()] * settings.layers
+        else:
+            per_layer = [latent() for _ in range(settings.layers)]
         backbone = Backbone(
             settings.dim,
             latents=settings.latents,
@@ -85,7 +87,7 @@ def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
             heads=settings.heads,
             cross_heads=settings.cross_heads,
             projection=Basis(settings.rank, nested=settings.adaptive_k == "prefix") if settings.low_rank == "basis" else None,
-            latent_projections=per_layer * (settings.layers // max(1, len(per_layer))),
+            latent_projections=per_layer,
             tie_layers=settings.tie_layers,
             ff_mult=settings.ff_mult,
             feed_forward=settings.feed_forward,

@@ -97,9 +97,9 @@ def project(x_BND: Tensor, mix_RK: Tensor, mask_BN: Tensor | None, grid: Grid) -
         basis_BRN = masked_basis(mask_BN, R, x_BND.dtype).transpose(1, 2)
     # bmm on expanded views: matmul of a matrix with a batch would return transposed memory, slow in all that follows.
     if columns_first(K, R, D, training=torch.is_grad_enabled() and mix_RK.requires_grad):
-        rows_KN = mix_RK.T @ basis_BRN[0] if mask_BN is None else None
-        rows_BKN = torch.bmm(mix_RK.T.expand(B, -1, -1), basis_BRN) if rows_KN is None else rows_KN.expand(B, -1, -1)
-        return torch.bmm(rows_BKN, x_BND)
+        if mask_BN is None:  # one E for all samples
+            return torch.bmm((mix_RK.T @ basis_BRN[0]).expand(B, -1, -1), x_BND)
+        return torch.bmm(torch.bmm(mix_RK.T.expand(B, -1, -1), basis_BRN), x_BND)
     return torch.bmm(mix_RK.T.expand(B, -1, -1), torch.bmm(basis_BRN, x_BND))
 
 

@@ -53,11 +53,11 @@ from client.continual.train import (
     counts,
     ignore,
     random_stream,
-    steps_per_epoch,
     train,
     validate,
 )
 from client.seeding import seed_for
+from client.training import steps_per_epoch
 
 
 def balanced_accuracy_of(session: Session, data: TaskData) -> float:
@@ -170,7 +170,7 @@ def prune_stage(run: Run) -> dict[str, Any]:
     progress, settings = run.progress, run.settings
     stage = len(progress.stages)
     before, ratio = run.ratio(stage - 1), run.ratio(stage)
-    steps = settings.prune_epochs * steps_per_epoch(run.data.train, settings.optimisation)
+    steps = settings.prune_epochs * steps_per_epoch(run.data.train, settings.optimisation.batch_size)
     last = max(1, round(settings.prune_share * steps))
     session = open_session(run, picking=False)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from client.continual.grow import widths
 from client.continual.ownership import count_owned
 from client.seeding import seed_for
+from client.training import batches, descend, finite, predict, steps_per_epoch
 from data_partition.client_data import Split
 from data_partition.metrics import balanced_accuracy
 from models.gates import gates
@@ -124,17 +125,16 @@ def train(
     peaks = [group["lr"] for group in optimizer.param_groups]
     device = groups[0]["params"][0].device
     weight = None if data.class_weights is None else data.class_weights.to(device)
-    total, step, mean = epochs * steps_per_epoch(data.train, how), 0, 0.0
+    total, step, mean = epochs * steps_per_epoch(data.train, how.batch_size), 0, 0.0
     model.train()
     for _ in range(epochs):
         losses = []
-        for chosen in torch.split(torch.randperm(len(data.train), generator=generator), how.batch_size):
+        for inputs, labels in batches(data.train, how.batch_size, generator):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * (1 + math.cos(math.pi * step / total)) / 2 if decay else peak
-            inputs, labels = data.train.inputs[chosen], data.train.labels[chosen].to(device)
             if data.augment is not None:
                 inputs = data.augment(inputs, generator)
-            loss = step_once(compute, optimizer, inputs.to(device), labels, weight, how.clip_norm, penalty)
+            loss = step_once(compute, optimizer, inputs.to(device), labels.to(device), weight, how.clip_norm, penalty)
             losses.append(loss * len(labels))
             for gate in gates(model):
                 gate.clamp_()
@@ -160,21 +160,10 @@ def step_once(
         FloatingPointError: the loss is not finite.
     """
     loss = F.cross_entropy(compute(inputs).float(), labels, weight=weight)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the training loss is {value}: lower the learning rate or set a clip norm")
-    optimizer.zero_grad(set_to_none=True)
-    (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
-    if clip_norm > 0:
-        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        nn.utils.clip_grad_norm_((parameter for parameter in parameters if parameter.grad is not None), clip_norm)
-    optimizer.step()
+    value = finite(loss)
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    descend(loss if penalty is None else loss + penalty(), optimizer, parameters, clip_norm)
     return value
-
-
-def steps_per_epoch(split: Split, how: Optimisation) -> int:
-    """Return the number of batches of one epoch."""
-    return -(-len(split) // how.batch_size)
 
 
 @torch.inference_mode()
@@ -182,5 +171,5 @@ def validate(model: nn.Module, compute: Compute, split: Split) -> float:
     """Return the balanced accuracy of a split; ``model`` is put in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
-    logits = torch.cat([compute(inputs.to(device)).float().cpu() for inputs in torch.split(split.inputs, 256)])
+    logits = predict(compute, split, device)
     return balanced_accuracy(logits.argmax(dim=1), split.labels, logits.shape[1])

@@ -76,11 +76,9 @@ def test_price_of_columns_is_in_the_loss_and_gates_stay_in_range():
 
 def test_an_epoch_visits_every_example_once():
     split = Split(torch.arange(7).float()[:, None], torch.arange(7))
-    seen = [
-        label for _, labels in training.batches(split, Train(batch_size=3), torch.Generator()) for label in labels.tolist()
-    ]
+    seen = [label for _, labels in training.batches(split, 3, torch.Generator()) for label in labels.tolist()]
     assert sorted(seen) == list(range(7))
-    assert training.steps_per_epoch(split, Train(batch_size=3)) == 3
+    assert training.steps_per_epoch(split, 3) == 3
 
 
 def test_moments_survive_storage():
