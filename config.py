@@ -265,10 +265,69 @@ class Train(Section):
     threads: Count = Field(1, description="torch threads of one client")
 
 
+class Continual(Section):
+    """How a client learns one task of a stream after another, where ``data.tasks-per-client`` is above 1.
+
+    Batches, clipping, weight decay, schedule and peak learning rate are those of ``[train]``; the schedule starts anew with
+    each phase of a task.
+    """
+
+    method: Literal["cpg", "packnet", "piggyback", "finetune", "ewc"] = "cpg"
+    epochs: Count = Field(40, description="strategy 'continual': epochs of a task before pruning, and of each growth")
+    adapter: Literal["private", "first"] = Field(
+        "private", description="each task has its own adapter, or all have that of the first; not for finetune and ewc"
+    )
+    start: Literal["previous", "fresh"] = Field(
+        "previous", description="what a task's own adapter, norms and latents begin as: those of the task before, or new ones"
+    )
+    goal: Literal["scratch", "none"] = Field(
+        "scratch", description="cpg: validation to reach: that of a model trained on the task alone, or none: never grow"
+    )
+    goal_margin: float = Field(0.0, description="cpg: added to the goal; negative: less is enough")
+    tolerance: NotNegative = Field(0.02, description="cpg: pruning goes on while validation is this little below the goal")
+    ratios: str = Field("0.3,0.5,0.7,0.8,0.9", description="cpg: shares of a task's own and free weights to free, ascending")
+    reserve: Fraction = Field(
+        0.5, description="cpg: share of the later tasks' equal part that a task frees even where validation falls"
+    )
+    prune_epochs: Count = Field(4, description="cpg: epochs of each ratio")
+    prune_share: PositiveFraction = Field(0.5, description="cpg: share of these steps in which the ratio rises")
+    prune_every: Count = Field(10, description="cpg: steps between two prunings")
+    prune_rate: Positive = Field(0.1, description="cpg: constant learning rate while pruning, in units of train.learning-rate")
+    retrain_epochs: CountOrZero = Field(8, description="cpg, packnet: epochs after pruning")
+    retrain_rate: Positive = Field(0.1, description="cpg, packnet: learning rate then, in units of train.learning-rate")
+    score_learning_rate: Positive = Field(5e-4, description="cpg, piggyback: learning rate of the scores of picks (Adam)")
+    retrain_score_rate: NotNegative = Field(0.2, description="cpg: while retraining, in units of score-learning-rate")
+    growth_step: NotNegative = Field(0.25, description="cpg: share of the first widths that one growth adds; 0: no growth")
+    growth_cap: Annotated[float, Field(ge=1.0)] = Field(1.5, description="cpg: widest, in units of the first widths")
+    packnet_ratio: Fraction = Field(0.6, description="packnet: share of a task's own weights that it frees")
+    ewc_strength: NotNegative = Field(100.0, description="ewc: price λ of moving a weight that earlier tasks need")
+    ewc_samples: Count = Field(200, description="ewc: training examples that the Fisher information is estimated from")
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios_ascend(cls, value: str) -> str:
+        try:
+            found = [float(part) for part in value.split(",")]
+        except ValueError:
+            found = [-1.0]
+        if found != sorted(set(found)) or not all(0 < ratio < 1 for ratio in found):
+            raise ValueError("expected comma-separated numbers between 0 and 1, ascending, such as '0.3,0.5,0.7'")
+        return value
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_method(self) -> Continual:
+        if self.adapter == "first" and self.method in ("finetune", "ewc"):
+            raise ValueError(
+                f"continual.adapter = 'first' keeps the adapter of the first task, and continual.method = '{self.method}' "
+                "trains everything: use 'private'"
+            )
+        return self
+
+
 class Strategy(Section):
     """Who is asked what, and what is done with the answers."""
 
-    name: Literal["shared-fedavg", "full-fedavg", "local", "joint", "late-joiner"] = "shared-fedavg"
+    name: Literal["shared-fedavg", "full-fedavg", "local", "joint", "late-joiner", "continual"] = "shared-fedavg"
     share: Literal["backbone", "attention", "backbone+adapter", "backbone+adapter+head"] = Field(
         "backbone", description="parameter groups that may leave a client"
     )
@@ -311,6 +370,7 @@ class RunConfig(Section):
     data: Data = Data()
     model: Model = Model()
     train: Train = Train()
+    continual: Continual = Continual()
     strategy: Strategy = Strategy()
 
     @model_validator(mode="after")
