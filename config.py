@@ -383,6 +383,16 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _settings_suit_streams(self) -> RunConfig:
+        tasks = self.data.tasks_per_client
+        if tasks > 1 and self.model.adaptive_k != "none":
+            raise ValueError(
+                f"model.adaptive-k = '{self.model.adaptive_k}' is learned over the rounds of one task, found "
+                f"data.tasks-per-client = {tasks}: use model.adaptive-k = 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_fits_the_data(self) -> RunConfig:
         if self.data.dataset in WITHOUT_TEXTS and self.model.embedding_dir:
             raise ValueError(

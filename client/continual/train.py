@@ -81,7 +81,10 @@ def counts(model: nn.Module, task: int) -> dict[str, Any]:
 
 @contextmanager
 def random_stream(seed: int, task: int, state: str, stage: int, device: torch.device) -> Iterator[torch.Generator]:
-    """Seed PyTorch (dropout) and yield a generator (batches, augmentation), both from (seed, task, state, stage) alone."""
+    """Seed PyTorch (dropout) and yield a generator (batches, augmentation), both from (seed, task, state, stage) alone.
+
+    So all methods train a task, before they prune anything, in the same order of batches.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         own = seed_for(seed, task, stage, state)
         torch.manual_seed(own)
