@@ -199,8 +199,11 @@ def prune_stage(run: Run) -> dict[str, Any]:
 def floors(run: Run) -> tuple[float, float]:
     """Return the validation that a stage needs to be chosen, and the one below which pruning stops."""
     settings = run.settings
-    lowest = settings.goal - settings.epsilon if run.goal_met else run.progress.unpruned - settings.tolerance
-    return lowest, min(lowest, settings.goal - settings.tolerance) if run.goal_met else lowest
+    if settings.goal is None or not run.goal_met:
+        lowest = run.progress.unpruned - settings.tolerance
+        return lowest, lowest
+    lowest = settings.goal - settings.epsilon
+    return lowest, min(lowest, settings.goal - settings.tolerance)
 
 
 def choose_ratio(run: Run) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class CPGSettings:
 
     Attributes:
         goal: validation (balanced accuracy, in [0, 1]) that the task should reach: what a model of its own reaches, or one
-            finetuned from an earlier task. 0: never grow, and prune as far as the ratios go.
+            finetuned from an earlier task. 0: never grow, and prune as far as the ratios go. None: never grow, and prune as
+            long as validation does not fall below the unpruned one by more than the tolerance.
         epsilon: a validation of goal - epsilon meets the goal.
         tolerance: pruning goes on while validation >= goal - tolerance, as a later stage may recover. If the goal was never
             met, it is counted from the unpruned validation, and may be lost.
@@ -62,7 +63,7 @@ class CPGSettings:
         seed: of everything random.
     """
 
-    goal: float
+    goal: float | None
     epsilon: float = 0.0
     tolerance: float = 0.02
     train_epochs: int = 10
@@ -146,8 +147,8 @@ class Run:
 
     @property
     def goal_met(self) -> bool:
-        """Whether the task met its goal unpruned."""
-        return self.progress.unpruned >= self.settings.goal - self.settings.epsilon
+        """Whether the task met its goal unpruned; without one it did."""
+        return self.settings.goal is None or self.progress.unpruned >= self.settings.goal - self.settings.epsilon
 
     def required(self, stage: int) -> bool:
         """Whether a stage is pruned and kept whatever its validation; see ``least_ratio``."""

@@ -72,7 +72,7 @@ def learn_cpg(model: nn.Module, memory: Memory, work: Work) -> None:
         work.task,
         work.data,
         CPGSettings(
-            goal=work.goal,
+            goal=work.goal or None,
             tolerance=settings.tolerance,
             train_epochs=work.epochs,
             prune_epochs=settings.prune_epochs,

@@ -102,6 +102,7 @@ def train(
     generator: torch.Generator,
     learning_rate: float | None = None,
     decay: bool = True,
+    span: tuple[int, int] | None = None,
     penalty: Callable[[], Tensor] | None = None,
     after_step: Callable[[int, torch.optim.Optimizer], object] | None = None,
 ) -> float:
@@ -117,6 +118,7 @@ def train(
         generator: of shuffling and augmentation.
         learning_rate: in place of that of ``how``.
         decay: half a cosine from the rates to 0; else they are constant.
+        span: where these epochs are in a longer schedule: epochs before them, and of all of it; None: they are all of it.
         penalty: a scalar added to the loss of each step, not to the loss returned.
         after_step: called with the number of steps done, from 1, and the optimizer.
 
@@ -128,13 +130,14 @@ def train(
     peaks = [group["lr"] for group in optimizer.param_groups]
     device = groups[0]["params"][0].device
     weight = None if data.class_weights is None else data.class_weights.to(device)
-    total, step, mean = epochs * steps_per_epoch(data.train, how.batch_size), 0, 0.0
+    per_epoch, (done, all_epochs) = steps_per_epoch(data.train, how.batch_size), span or (0, epochs)
+    before, total, step, mean = done * per_epoch, all_epochs * per_epoch, 0, 0.0
     model.train()
     for _ in range(epochs):
         losses = []
         for inputs, labels in batches(data.train, how.batch_size, generator):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * (1 + math.cos(math.pi * step / total)) / 2 if decay else peak
+                group["lr"] = peak * (1 + math.cos(math.pi * (before + step) / total)) / 2 if decay else peak
             if data.augment is not None:
                 inputs = data.augment(inputs, generator)
             loss = step_once(compute, optimizer, inputs.to(device), labels.to(device), weight, how.clip_norm, penalty)
