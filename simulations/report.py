@@ -131,7 +131,7 @@ def render(run: RecordedRun) -> str:
 def _made(make: Callable[[RecordedRun], Sequence[Html]], run: RecordedRun) -> Sequence[Html]:
     try:
         return make(run)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         told = f"The files of this run do not give this section: {type(error).__name__}: {error}"
         return [tag("div", told, class_="fault")]
 

@@ -135,5 +135,5 @@ def _name(where: tuple[object, object], every: Iterable[tuple[object, object]]) 
 def _heading(name: str, facts: Sequence[Event]) -> str:
     methods = dict.fromkeys(str(fact["method"]) for fact in facts if fact.get("method") is not None)
     notes = sum(fact["event"] == NOTE for fact in facts)
-    told = [name, *methods, f"{len(facts) - notes} facts", *([f"{notes} notes"] if notes else [])]
+    told = [name, *methods, f"facts: {len(facts) - notes}", *([f"notes: {notes}"] if notes else [])]
     return ", ".join(told)

@@ -23,6 +23,8 @@ def curves(events: Sequence[Event]) -> list[Html]:
     parts = [legend([(arm, index) for index, arm in enumerate(arms)])]
     if validation:
         told = "Validation balanced accuracy: mean over clients (thick), each client (thin)"
+        if any("task" in event for event in events if event["event"] == "evaluate" and event.get("split") == "val"):
+            told += "; each the mean over the tasks looked at in that round"
         parts.append(_figure(told, accuracy_curves(validation, arms), "validation balanced accuracy"))
     if loss:
         drawn = [Curve(arm, sorted(values.items()), arms.index(arm)) for arm, values in loss.items()]

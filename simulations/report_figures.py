@@ -14,6 +14,7 @@ MOST_DOTS = 60
 """A curve with more points is drawn without a dot at each."""
 CELL_WIDTH, CELL_HEIGHT = 52, 28
 BAR_HEIGHT, BAR_GAP = 20, 10
+LONGEST_NAME = 30
 STRONGEST = 0.7
 """Opacity of a cell of value 1; the number in it can be read in both colour schemes."""
 
@@ -97,11 +98,12 @@ def ticks(low: float, high: float, least_step: float = 0.0) -> list[float]:
     >>> ticks(0.12, 0.38)
     [0.1, 0.2, 0.3, 0.4]
     """
-    span = (high - low) or abs(high) / 10 or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-9 * size else size / 10 or 1.0  # sums in another order are not two values
     power = 10.0 ** math.floor(math.log10(span / 5))
-    step = max(least_step, next(size * power for size in (1, 2, 5, 10) if size * power >= span / 5 * (1 - 1e-9)))
+    step = max(least_step, next(times * power for times in (1, 2, 5, 10) if times * power >= span / 5 * (1 - 1e-9)))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, max(last, first + 1) + 1)]
 
 
 def tick_text(value: float, among: Sequence[float]) -> str:
@@ -157,6 +159,7 @@ def stacked_bars(bars: Sequence[tuple[str, Sequence[Part]]], label: str) -> Html
         bars: name and parts of each; values are 0 or more.
         label: what the figure shows, for those who hear it.
     """
+    bars = [(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…", parts) for name, parts in bars]
     left = 8 + 7 * max(len(name) for name, _ in bars)
     totals = [sum(part.value for part in parts) for _, parts in bars]
     room = WIDTH - left - 8 - 8 * max(len(count(total)) for total in totals)

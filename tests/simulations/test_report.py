@@ -76,10 +76,11 @@ def made(tmp_path, events=(), results=None, **manifest):
     return path
 
 
-def shown(path):
-    """Write the report and take it apart; it is XML too, and holds no script and nothing from elsewhere."""
+def shown(path, whole=True):
+    """Write the report and take it apart: XML too, no script, nothing from elsewhere, every section made if ``whole``."""
     text = report.write(path).read_text(encoding="utf-8")
     page = Page(text)
+    assert ("do not give this section" not in page.text) == whole
     ElementTree.fromstring(text.removeprefix("<!doctype html>"))
     assert not {"script", "link", "img", "iframe", "object", "base", "form", "a", "use", "image"} & set(page.names)
     assert not [name for name, _ in page.attributes if name in ("src", "href", "xlink:href", "style") or name.startswith("on")]
@@ -102,7 +103,6 @@ def finished(tmp_path_factory):
 def test_report_of_a_run(finished):
     page = shown(finished)
     assert sections(page) == ["Run", "Settings", "Result", "Curves", "Byte ledger"]
-    assert "do not give this section" not in page.text
     outcome = json.loads((finished / "results.json").read_text())
     *rows, means = page.table("client", "modality")
     assert [row[0] for row in rows] == ["0", "6"]
@@ -174,6 +174,7 @@ FACTS = [
     {"event": "continual-note", "arm": "cpg", "client": 3, "task": 0, "note": "goal-not-met", "goal": 0.9},
     fact(1, "begin", owned=400, free=0),
     fact(1, "retrain", validation=0.75, owned=150, free=250, width={"latent": 64, "<b>": 2}),
+    fact(1, "done"),
     {"event": "continual", "client": 10},
 ]
 
@@ -189,10 +190,11 @@ def test_facts_of_continual_learning_by_hand(tmp_path):
         ["0", "note: goal-not-met", "–", "–", "–", "–", "–", "0.900", "–"],
         ["1", "begin", "–", "–", "–", "400", "0", "–", "–"],
         ["1", "retrain", "–", "–", "0.750", "150", "250", "–", "latent 64, <b> 2"],
+        ["1", "done", *["–"] * 7],
     ]
     assert second[1:] == [["–"] * 7]
     assert page.classes.count("note") == 1
-    assert "client 3, cpg, 4 facts, 1 notes" in page.text
+    assert "client 3, cpg, facts: 5, notes: 1" in page.text
     for told in ("client 3, task 0: 600 of 1,000", "client 3, task 1: 150 of 1,000", "client 3, free: 250 of 1,000"):
         assert told in page.text
     assert "client 10, task" not in page.text
@@ -239,6 +241,7 @@ def validated(arm, client, round_, value, **fields):
 
 def test_curves_by_hand(tmp_path):
     events = [
+        {"event": "client", "client": 6, "modality": "text", "classes": ["a", "b"]},
         validated("control", 0, 5, 0.2),
         validated("federated", 0, 5, 0.25),
         validated("federated", 6, 5, 0.5),
@@ -248,6 +251,7 @@ def test_curves_by_hand(tmp_path):
         {"event": "round", "arm": "federated", "round": 10, "loss": 0.5},
     ]
     page = shown(made(tmp_path, events))
+    assert sections(page) == ["Run", "Settings", "Result", "Curves"]
     assert page.tables[-1] == [
         ["round", "control val", "federated val", "federated loss"],
         ["5", "0.200", "0.375", "1.500"],
@@ -328,11 +332,12 @@ def test_texts_of_the_run_folder_are_escaped(tmp_path):
         ["data.<i>", "&amp;", "no such setting in this version"],
     ]
     assert "i" not in page.names
-    assert "do not give this section" not in page.text
 
 
 def test_a_section_that_cannot_be_made_leaves_the_others(tmp_path):
-    page = shown(made(tmp_path, [{"event": "warning", "client": 0, "text": "seen"}], {"clients": [{"client": 0}]}))
+    page = shown(
+        made(tmp_path, [{"event": "warning", "client": 0, "text": "seen"}], {"clients": [{"client": 0}]}), whole=False
+    )
     assert sections(page) == ["Run", "Settings", "Result", "Warnings and refused replies"]
     assert "do not give this section: KeyError: 'modality'" in page.text
     assert page.table("client", "text") == [["0", "seen"]]
@@ -361,13 +366,21 @@ def test_each_run_gets_its_own_and_the_paths_are_printed(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0.12, 0.38, [0.1, 0.2, 0.3, 0.4]), (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), (7.0, 7.0, [6.8, 7.0, 7.2])],
+    [(0.12, 0.38, [0.1, 0.2, 0.3, 0.4]), (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), (7.0, 7.0, [7.0, 7.2])],
 )
 def test_ticks_are_round_and_enclose_the_values(low, high, expected):
     found = ticks(low, high)
     assert found[0] <= low
     assert found[-1] >= high
-    assert found == expected or low == high
+    assert found == expected
+
+
+def test_ticks_of_values_that_are_all_but_equal_are_apart():
+    low, high = 0.3, 0.1 + 0.2
+    assert low < high < low + 1e-15
+    found = ticks(low, high)
+    assert found == sorted(set(found))
+    assert "nan" not in line_chart([Curve("a", [(1, low), (2, high)], 0)], "accuracy")
 
 
 def test_ticks_of_rounds_are_whole_and_their_text_has_the_places_of_the_step():
@@ -395,7 +408,10 @@ def test_bars_share_one_scale():
     widths = [float(value) + 1 for value in re.findall(r'width="([\d.]+)" height', drawn)]
     assert widths[0] == pytest.approx(3 * widths[1], abs=0.5)
     assert widths[2] == pytest.approx(2 * widths[1], abs=0.5)
+    assert sum(widths[:2]) < 720
     assert stacked_bars([("a", [Part("task 0", 0, 0)])], "told").count("<rect") == 1
+    long = stacked_bars([("a" * 500, [Part("task 0", 9, 0)])], "told")
+    assert float(re.search(r'width="([\d.]+)" height', long)[1]) > 300
 
 
 def test_texts_and_numbers():
