@@ -142,8 +142,9 @@ def failure(config: RunConfig, error: Exception) -> str:
 
 
 def show(path: Path) -> None:
-    """Print the final tables of a run, and where its folder is."""
+    """Print the final tables of a run, write its report, and say where they are."""
     from server import continual_summary, summary
+    from simulations import report
 
     outcome = json.loads((path / "results.json").read_text(encoding="utf-8"))
     head, *body, means = summary.cells(outcome)
@@ -156,7 +157,7 @@ def show(path: Path) -> None:
     above, *rest = summary.remarks(outcome)
     for line in (f"{above}; {outcome['seconds']:.0f} s", *rest):
         OUT.print(line)
-    OUT.print(f"run folder: {path}", soft_wrap=True)
+    OUT.print(f"run folder: {path}\nreport: {report.write(path)}", soft_wrap=True)
 
 
 def _table(title: str, head: list[str], body: list[list[str]], last: Sequence[list[str]] = ()) -> Table:
