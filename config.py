@@ -300,8 +300,14 @@ class Continual(Section):
     growth_step: NotNegative = Field(0.25, description="cpg: share of the first widths that one growth adds; 0: no growth")
     growth_cap: Annotated[float, Field(ge=1.0)] = Field(1.5, description="cpg: widest, in units of the first widths")
     packnet_ratio: Fraction = Field(0.6, description="packnet: share of a task's own weights that it frees")
-    ewc_strength: NotNegative = Field(100.0, description="ewc: price λ of moving a weight that earlier tasks need")
+    ewc_strength: NotNegative = Field(1000.0, description="ewc: price λ of moving a weight that earlier tasks need")
     ewc_samples: Count = Field(200, description="ewc: training examples that the Fisher information is estimated from")
+    weit_l1: NotNegative = Field(1e-3, description="fedweit: price of masks and adaptive parameters")
+    weit_drift: NotNegative = Field(100.0, description="fedweit: price of moving what earlier tasks compute with")
+    weit_threshold: NotNegative = Field(2e-3, description="fedweit: adaptive parameters up to this are 0")
+    weit_start: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="fedweit: share of the base that a task's adaptive parameters begin as"
+    )
 
     @field_validator("ratios")
     @classmethod
@@ -327,7 +333,7 @@ class Continual(Section):
 class Strategy(Section):
     """Who is asked what, and what is done with the answers."""
 
-    name: Literal["shared-fedavg", "full-fedavg", "local", "joint", "late-joiner", "continual"] = "shared-fedavg"
+    name: Literal["shared-fedavg", "full-fedavg", "local", "joint", "late-joiner", "continual", "fedweit"] = "shared-fedavg"
     share: Literal["backbone", "attention", "backbone+adapter", "backbone+adapter+head"] = Field(
         "backbone", description="parameter groups that may leave a client"
     )
@@ -391,6 +397,13 @@ class RunConfig(Section):
                 f"{str(self.train.restart_optimizer).lower()}: streams of tasks (found {tasks}) have no proximal term and "
                 "restart the optimizer: use 0.0 and true"
             )
+        if self.strategy.name == "fedweit" and (self.strategy.fraction_train, self.strategy.share) != (1.0, "backbone"):
+            raise ValueError(
+                f"strategy.name = 'fedweit' asks all clients for the weights of the backbone, found strategy.fraction-train = "
+                f"{self.strategy.fraction_train} and strategy.share = '{self.strategy.share}': use 1.0 and 'backbone'"
+            )
+        if self.strategy.name == "fedweit" and self.continual.adapter == "first":
+            raise ValueError("continual.adapter = 'first' is not for strategy.name = 'fedweit': use 'private'")
         if tasks > 1 and "head" in self.strategy.share and self.data.task_order == "shuffled":
             raise ValueError(
                 f"strategy.share = '{self.strategy.share}' averages heads, and with data.task-order = 'shuffled' the clients "

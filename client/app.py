@@ -15,9 +15,11 @@ from flwr.clientapp import ClientApp
 
 from config import PROJECT_ROOT, RunConfig, Scalar, parse
 from strategies.protocol import (
+    ADAPTIVE,
     ARRAYS,
     CONFIG,
     FACTS,
+    FEDWEIT,
     METRICS,
     ClientInfo,
     Instruction,
@@ -130,21 +132,29 @@ def train_task(message: Message, context: Context) -> Message:
 @app.train("round")
 def train_round(message: Message, context: Context) -> Message:
     """Train one task of a client's stream for some rounds."""
+    from client import weit_stream
     from client.state import state_folder
     from client.stream_rounds import train_rounds
 
     config, instruction, shared = _read(message, context)
-    return _reply(message, *train_rounds(config, instruction, state_folder(config, context, instruction), shared))
+    folder = state_folder(config, context, instruction)
+    if instruction.method != FEDWEIT:
+        return _reply(message, *train_rounds(config, instruction, folder, shared))
+    records = {name: record for name, record in message.content.array_records.items() if name != ARRAYS}
+    foreign = [from_arrays(records[name]) for name in sorted(records)]
+    metrics, tensors, adaptive, facts = weit_stream.train_round(config, instruction, folder, shared, foreign)
+    return _reply(message, metrics, tensors, facts, adaptive)
 
 
 @app.evaluate("tasks")
 def evaluate_tasks(message: Message, context: Context) -> Message:
     """Evaluate every task that a client has learned so far."""
-    from client import stream
+    from client import stream, weit_stream
     from client.state import state_folder
 
     config, instruction, _ = _read(message, context)
-    return _reply(message, stream.evaluate_tasks(config, instruction, state_folder(config, context, instruction)), {})
+    evaluate = weit_stream.evaluate_tasks if instruction.method == FEDWEIT else stream.evaluate_tasks
+    return _reply(message, evaluate(config, instruction, state_folder(config, context, instruction)), {})
 
 
 @app.evaluate()
@@ -228,10 +238,13 @@ def _reply(
     metrics: Mapping[str, float | list[int] | list[float]],
     tensors: Tensors,
     facts: Sequence[str] = (),
+    adaptive: Tensors | None = None,
 ) -> Message:
     content = RecordDict({METRICS: MetricRecord({**metrics})})
     if facts:
         content[FACTS] = ConfigRecord({"lines": list(facts)})
+    if adaptive:
+        content[ADAPTIVE] = to_arrays(adaptive)
     if tensors:
         content[ARRAYS] = to_arrays(tensors)
     return Message(content, reply_to=message)

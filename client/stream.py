@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from client.continual.ewc import Anchor
 from client.continual.grow import set_widths, widths
 from client.continual.memory import Memory, install, pack, stored_bytes, task_model, unpack
 from client.continual.methods import MASKED, METHODS, Work
-from client.continual.ownership import OWNER, attach_owners, ownable, private_names
+from client.continual.ownership import OWNER, attach_owners, private_names
 from client.continual.train import TaskData
 from client.device import choose_device
 from client.learner import cached_client, cached_model, make_recipe
@@ -32,7 +32,7 @@ from client.state import load_newest, save_state
 from config import RunConfig
 from data_partition.client_data import ClientData
 from models.arrays import Arrays, set_arrays
-from models.groups import Group, copy_model, get_tensors, group_of, named_tensors, stored_names
+from models.groups import Group, copy_model, get_tensors, group_of, named_tensors, ownable, stored_names
 from strategies.protocol import SCRATCH, Instruction
 
 ANCHOR = "anchor-"
@@ -218,17 +218,26 @@ def evaluate_tasks(config: RunConfig, told: Instruction, folder: Path) -> Metric
         ForgottenError: a task no longer computes with what it learned, under a method that promises it.
     """
     stream = open_stream(config, told, folder, told.round + 1)
+
+    def model_of(task: int) -> nn.Module:
+        return task_model(stream.model, stream.memory, task, verify=stream.method in MASKED)
+
+    return {**evaluate_each(config, told, stream.device, stream.memory.records, model_of), **storage(stream)}
+
+
+def evaluate_each(
+    config: RunConfig, told: Instruction, device: torch.device, tasks: Iterable[int], model_of: Callable[[int], nn.Module]
+) -> Metrics:
+    """Evaluate the models of some tasks, by id from 1; see :func:`evaluate_tasks`."""
     lists: dict[str, list[float]] = {}
-    for task in stream.memory.records:
+    for task in tasks:
         data = cached_client(config.data, told.partition_id, told.train_fraction, task - 1)
         split = data.test if told.split == "test" else data.val
-        own = task_model(stream.model, stream.memory, task, verify=stream.method in MASKED)
-        found = training.evaluate(own, split, len(data.subgroup.classes), stream.device, config.train.precision)
+        found = training.evaluate(model_of(task), split, len(data.subgroup.classes), device, config.train.precision)
         for name, value in found.items():
             lists.setdefault(name.replace("num-examples", "examples"), []).append(value)
-    tasks = [task - 1 for task in stream.memory.records]
-    examples = int(sum(lists["examples"]))
-    return {"partition-id": told.partition_id, "num-examples": examples, "tasks": tasks, **lists, **storage(stream)}
+    indices = [task - 1 for task in tasks]
+    return {"partition-id": told.partition_id, "num-examples": int(sum(lists["examples"])), "tasks": indices, **lists}
 
 
 def storage(stream: Stream) -> dict[str, float]:

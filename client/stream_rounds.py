@@ -16,13 +16,13 @@ from client import training
 from client.continual import finetune
 from client.continual.ewc import penalty_of
 from client.continual.methods import MASKED, PICKING, optimisation
-from client.continual.ownership import OWNER, WEIGHT, claim_free, ownable
+from client.continual.ownership import OWNER, claim_free
 from client.continual.session import begin, write_back
 from client.continual.train import TaskData, random_stream, train
 from client.stream import Metrics, Stream, open_stream, save, start_task, task_data
 from config import RunConfig
 from models.arrays import Arrays, get_arrays
-from models.groups import Group, group_of, named_tensors, shared_names
+from models.groups import WEIGHT, Group, group_of, named_tensors, ownable, shared_names
 from strategies.protocol import Instruction, to_masks
 
 

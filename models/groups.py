@@ -14,8 +14,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+WEIGHT = ".weight"
 
 
 class Group(StrEnum):
@@ -76,14 +78,35 @@ def stored_names(model: nn.Module) -> list[str]:
     return group_names(model, *(group for group in Group if group is not Group.FROZEN))
 
 
+def ownable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear and convolution layers of the backbone by the name of their weight, in the order of the model.
+
+    These weights are what the methods of continual learning divide among tasks; a tied one is there once.
+    """
+    names = {name for name, _ in model.named_parameters()}  # a tied weight has the name of its first place alone
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        name = path + WEIGHT
+        if isinstance(module, nn.Linear | _ConvNd) and name in names and group_of(name) is Group.BACKBONE:
+            found[name] = module
+    return found
+
+
+def ownable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights of :func:`ownable_layers`, by name."""
+    return {name: layer.weight for name, layer in ownable_layers(model).items()}  # type: ignore[misc]
+
+
 def shared_names(model: nn.Module, share: str) -> list[str]:
-    """Return the names of the tensors that may leave a client under ``strategy.share``.
+    """Return the names of the tensors that may leave a client under ``strategy.share``, or ``weights``: see FedWeIT.
 
     Raises:
         ValueError: ``share`` is unknown, or the model has no such tensor.
     """
     if share == "attention":
         names = [name for name in group_names(model, Group.BACKBONE) if ATTENTION.fullmatch(name)]
+    elif share == "weights":
+        names = list(ownable_layers(model))
     else:
         words = share.split("+")
         if words not in (["backbone"], ["backbone", "adapter"], ["backbone", "adapter", "head"]):

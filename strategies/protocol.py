@@ -42,12 +42,15 @@ ARRAYS = "arrays"
 CONFIG = "config"
 METRICS = "metrics"
 FACTS = "facts"
+ADAPTIVE = "adaptive"
 
 # Beside an array ``x`` of a task in training goes ``mask/x``: one bit for each number, whether it is the task's own.
 MASK = "mask/"
 
 # The method of a client that learns a task with a fresh model, apart from its stream.
 SCRATCH = "scratch"
+# The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
+FEDWEIT = "fedweit"
 
 # A client with adaptive k says with the metric COLUMNS which columns of MIXING_MATRIX it kept.
 COLUMNS = "columns"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from config import RunConfig
-from strategies import continual, full_fedavg, joint, late_joiner, local, shared_fedavg, stream_fedavg
+from strategies import continual, fedweit, full_fedavg, joint, late_joiner, local, shared_fedavg, stream_fedavg
 from strategies.job import Job
 from strategies.protocol import RunError
 
@@ -21,13 +21,14 @@ STRATEGIES: dict[str, Callable[[Job], None]] = {
 
 STREAMS: dict[str, Callable[[Job], None]] = {
     "continual": continual.run,
+    "fedweit": fedweit.run,
     "shared-fedavg": stream_fedavg.run,
     "local": partial(stream_fedavg.run, arm="local", exchange=False),
 }
 """Strategies that lead clients through a stream of tasks; the others would train the first task and leave the rest out."""
 
 # Strategies that are a control themselves, or carry their own.
-WITHOUT_CONTROL = ("local", "late-joiner", "continual")
+WITHOUT_CONTROL = ("local", "late-joiner", "continual", "fedweit")
 
 
 def check_tasks(config: RunConfig) -> None:

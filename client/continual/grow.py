@@ -27,9 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from client.continual.ownership import ownable_layers
 from models.factory import seeded
-from models.groups import Group
+from models.groups import Group, ownable_layers
 
 ROWS, COLUMNS = 0, 1
 # Layers of attention and the matrices that each consists of.

@@ -20,29 +20,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
-from models.groups import Group, group_of, named_tensors
+from models.groups import WEIGHT, Group, group_of, named_tensors, ownable, ownable_layers
 
 MAX_TASK = 255  # owners are uint8
 OWNER = ".owner"
-WEIGHT = ".weight"
-
-
-def ownable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers whose weight can be owned, by the name of the weight, in the order of the model."""
-    names = {name for name, _ in model.named_parameters()}  # a tied weight has the name of its first place alone
-    found: dict[str, nn.Module] = {}
-    for path, module in model.named_modules():
-        name = path + WEIGHT
-        if isinstance(module, nn.Linear | _ConvNd) and name in names and group_of(name) is Group.BACKBONE:
-            found[name] = module
-    return found
-
-
-def ownable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights that can be owned, by name."""
-    return {name: layer.weight for name, layer in ownable_layers(model).items()}  # type: ignore[misc]
 
 
 def attach_owners(model: nn.Module) -> None:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from client.continual.memory import Memory, TaskRecord, install, remember
-from client.continual.ownership import check_task, ownable, ownable_layers, owners, private_names
-from models.groups import Group
+from client.continual.ownership import check_task, owners, private_names
+from models.groups import Group, ownable, ownable_layers
 
 PICK_INIT = 1e-2
 THRESHOLD = 5e-3

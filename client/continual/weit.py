@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from client.continual.memory import digest, install
-from client.continual.ownership import check_task, ownable, ownable_layers, private_names
+from client.continual.ownership import check_task, private_names
 from client.continual.session import in_place_of_parameters
 from client.continual.train import Groups, Optimisation, TaskData, random_stream, train
 from client.continual.weit_memory import (
@@ -50,7 +50,7 @@ from client.continual.weit_memory import (
     weight_of,
 )
 from models.arrays import Arrays
-from models.groups import get_tensors
+from models.groups import get_tensors, ownable, ownable_layers
 
 Parameters = dict[str, nn.Parameter]
 
@@ -264,7 +264,9 @@ def set_base(target: WeITSession | WeITState, base: Mapping[str, np.ndarray]) ->
     target.base = tensors
 
 
-def train_round(session: WeITSession, data: TaskData, *, epochs: int, server_round: int, decay: bool = True) -> float:
+def train_round(
+    session: WeITSession, data: TaskData, *, epochs: int, server_round: int, span: tuple[int, int] | None = None
+) -> float:
     """Train for one round with a new optimizer; return the mean cross-entropy of the last epoch.
 
     Args:
@@ -272,7 +274,7 @@ def train_round(session: WeITSession, data: TaskData, *, epochs: int, server_rou
         data: of the task.
         epochs: of this round.
         server_round: seeds batches, augmentation and dropout, with the task and the settings' seed.
-        decay: half a cosine down to 0 within the round; else the rate is constant.
+        span: where the round is in the schedule, see :func:`client.continual.train.train`.
     """
     how, device = session.settings.optimisation, next(session.model.parameters()).device
     with random_stream(session.settings.seed, session.task, "weit/train", server_round, device) as generator:
@@ -284,7 +286,7 @@ def train_round(session: WeITSession, data: TaskData, *, epochs: int, server_rou
             how,
             epochs=epochs,
             generator=generator,
-            decay=decay,
+            span=span,
             penalty=session.penalty,
         )
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from client.continual.memory import install
-from client.continual.sparse import dense_all, sparse_all
 from models.arrays import Arrays
 from models.groups import copy_model
+from models.sparse import dense_all, sparse_all
 
 Tensors = dict[str, Tensor]
 VERSION = 1

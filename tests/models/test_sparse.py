@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from client.continual.sparse import dense, dense_all, sparse, sparse_all
+from models.sparse import dense, dense_all, sparse, sparse_all
 
 
 def test_by_hand():
