@@ -1,17 +1,21 @@
 """Streams of tasks through the whole app: every method, what is written down, and what a crash leaves."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from client.continual import checkpoint, cpg
-from config import parse
+from config import PROJECT_ROOT, parse
 from data_partition.streams import load_task
 from models.storage import load_record
 from server.run_folder import RunFolder
 from strategies import continual
+from tests.simulations.helpers import SMALL as HELPER_SMALL
 from tests.simulations.helpers import arrays_of, facts, run, watch
 
 SMALL = {
@@ -224,3 +228,27 @@ def test_without_a_free_weight_it_is_said_and_learned_by_picks(tmp_path):
     events = facts(walk(tmp_path, **settings, **{"data.clients": "6"}))
     assert [(e["note"], e["task"]) for e in of(events, "continual-note")] == [("no-free-weights", 1), ("no-free-weights", 2)]
     assert [e["owned"] for e in of(events, "continual", state="retrain", task=2)] == [0]
+
+
+@pytest.mark.parametrize("name", ["perceiver-io", "perceiver", "beit3"])
+def test_every_model_walks_and_forgets_nothing(name, tmp_path):
+    small = {"model.name": name, "model.layers": 1, "data.train-fraction": 0.1, "data.tasks-per-client": 2}
+    settings = {"continual.growth-cap": 1.3, "continual.goal-margin": 1.0}
+    folder = walk(tmp_path, **small, **settings)
+    assert results_of(folder)["streams"]["means"]["forgetting"] == 0.0
+    assert of(facts(folder), "continual", state="grow")
+
+
+def test_killed_for_real_it_ends_the_same(whole, tmp_path):
+    """SIGKILL to the whole process while a task is in the middle."""
+    flat = {**HELPER_SMALL, **SMALL, "data.clients": "6", "run.output-dir": str(tmp_path), "run.name": "run"}
+    program = f"from config import parse\nfrom simulations import inprocess\ninprocess.run(parse({flat!r}))"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT_ROOT, stderr=subprocess.DEVNULL) as process:
+        folder = tmp_path / "run" / "clients" / "006" / "continual"
+        while process.poll() is None and not list(folder.glob("task-*/task-2-*.json")):
+            os.sched_yield()
+        assert process.poll() is None, "the run ended before it could be killed"
+        process.kill()
+    assert process.returncode == -9
+    assert not (tmp_path / "run" / "results.json").exists()
+    same_end(whole, walk(tmp_path, **{"data.clients": "6", "run.resume": True}))
