@@ -149,7 +149,7 @@ def test_what_is_no_chain():
         [conv(2, 4, 3), linear(4, 2)],  # reads the width of an image, not maps
         [conv(2, 4, 3), nn.PixelShuffle(2), conv(1, 2, 3)],
         [linear(2, 4), nn.Flatten(), linear(12, 2)],  # rows of tokens: a feature has no columns beside each other
-        [linear(2, 4), nn.AvgPool1d(2), linear(2, 2)],  # pools features
+        [linear(2, 4), nn.MaxPool1d(3, 1, 1), linear(4, 2)],  # pools features
         [conv(2, 4, 3), nn.Flatten(2), linear(4, 2)],
     ):
         assert widths(chain(*layers)) == {}, layers
