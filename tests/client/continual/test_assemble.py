@@ -7,7 +7,7 @@ from client.continual import assemble
 from client.continual.memory import Memory
 from client.continual.ownership import claim_free
 from client.continual.prune import prune
-from client.continual.session import begin
+from client.continual.session import begin, write_back
 from tests.client.continual.helpers import inputs_of, learn, small
 
 
@@ -108,3 +108,16 @@ def test_a_layer_that_computes_nothing_has_no_gradient(monkeypatch):
     assert (session.values.grad[last.values] == 0).all()
     assert (session.scores.grad[last.scores] == 0).all()
     assert session.values.grad.abs().max() > 0
+
+
+def test_a_pruned_session_computes_as_a_new_one():
+    session = second_task()
+    with torch.no_grad():
+        session.values += torch.rand(session.values.shape, generator=torch.Generator().manual_seed(0)) / 50
+        prune(session, 0.5)
+    write_back(session)
+    again = begin(session.model, session.memory, 2)
+    assert torch.equal(session.values, again.values)
+    assert torch.equal(loss_of(session), loss_of(again))
+    assert torch.equal(session.layout.source, again.layout.source)
+    assert torch.equal(session.layout.own, again.layout.own)
