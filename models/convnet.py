@@ -66,7 +66,7 @@ class Backbone(nn.Module):
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.Sequential(*blocks)  # of which each result is returned
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B,3,32,32) to what each block returns."""

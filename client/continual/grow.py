@@ -1,17 +1,10 @@
-"""Growth that does not change what a model computes: new attention heads and new hidden units of feed-forward blocks.
+"""Growth that does not change what a model computes: heads, hidden units, and the maps and features of chains of layers.
 
-What grows together is a seam: the rows of one or more linear layers and the columns of the layer that reads them.
-
-    heads     qkv or (to_q, to_kv) --> out      one unit is a head of d channels
-    hidden    up --> down                       one unit is a channel
-
-The new columns of the reading layer are zero, so the new units add exactly 0; the new rows begin as those of a new layer.
+What grows together is a seam (client/continual/seams.py says which there are): the rows of a layer, the batch norms behind it,
+and the columns of the layer that reads them. The new columns are zero, so the new units add exactly 0; the new rows begin as
+those of a new layer, and the new channels of a batch norm with scale 1, shift 0, mean 0 and variance 1.
 New weights are free. A grown matrix is summed in another order, so an earlier task computes with a copy that is cut back to
 its own width (``set_widths``): its logits are bit-equal.
-
-A seam is found by the shape of a module, not by its model: a module with ``heads`` and linear layers named as above, one with
-linear layers ``up`` and ``down``, and an ``nn.Sequential`` of two linear layers with activations and dropout between them. The
-output of a seam and residual streams keep their width, and so does cross-attention, whose keys are made in the adapter.
 
 Source: Net2Net (Chen et al., ICLR 2016) and staged growth of transformers (Shen et al., ICML 2022), function-preserving
 growth; CPG (Hung et al., NeurIPS 2019), growth of a continual model, which there restarts from the previous task instead.
@@ -20,107 +13,18 @@ growth; CPG (Hung et al., NeurIPS 2019), growth of a continual model, which ther
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from client.continual.seams import COLUMNS, ROWS, Edge, Layer, seams
 from models.factory import seeded
-from models.groups import Group, ownable_layers
+from models.groups import Group
 
-ROWS, COLUMNS = 0, 1
-# Layers of attention and the matrices that each consists of.
-ATTENTION_ROWS = {"qkv": 3, "to_q": 1, "to_kv": 2}
-ATTENTION_SETS = (({"qkv"}, "out"), ({"to_q", "to_kv"}, "to_out"))
-BETWEEN = (nn.GELU, nn.ReLU, nn.SiLU, nn.Tanh, nn.Dropout, nn.Identity)
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One side of a layer: ``blocks`` matrices of equal size, one after the other along ROWS or COLUMNS."""
-
-    layer: nn.Linear
-    dim: int
-    blocks: int
-
-    @property
-    def size(self) -> int:
-        """Channels of one block."""
-        return self.layer.weight.shape[self.dim] // self.blocks
-
-
-@dataclass(frozen=True)
-class Seam:
-    """What grows together.
-
-    Attributes:
-        edges: rows of the writing layers, then columns of the reading one; each block has ``units`` x ``channels``.
-        channels: channels of one unit.
-        heads: the module whose attribute ``heads`` counts the units, if there is one.
-    """
-
-    edges: tuple[Edge, ...]
-    channels: int
-    heads: nn.Module | None = None
-
-    @property
-    def units(self) -> int:
-        """Heads or hidden units there are now."""
-        return self.edges[-1].size // self.channels
-
-
-def seams(model: nn.Module) -> dict[str, Seam]:
-    """Return the seams of a backbone by the name of their module."""
-    places = Counter(id(module.weight) for module in model.modules() if isinstance(getattr(module, "weight", None), Tensor))
-    known = {id(layer) for layer in ownable_layers(model).values() if places[id(layer.weight)] == 1}  # tied ones cannot grow
-    found = {}
-    for path, module in model.named_modules():
-        seam = attention_seam(module) or feed_forward_seam(module)
-        if seam is not None and all(id(edge.layer) in known for edge in seam.edges):
-            found[path] = seam
-    return found
-
-
-def attention_seam(module: nn.Module) -> Seam | None:
-    """Return the seam of a self-attention module; None: it is none, or its projection has a shape for each head."""
-    heads, children = getattr(module, "heads", None), dict(module.named_children())
-    if not isinstance(heads, int) or "projection" in children:
-        return None
-    for writers, reader in ATTENTION_SETS:
-        layers = [children.get(name) for name in (*sorted(writers), reader)]
-        if all(isinstance(layer, nn.Linear) for layer in layers):
-            rows = [Edge(children[name], ROWS, ATTENTION_ROWS[name]) for name in sorted(writers)]  # type: ignore[arg-type]
-            last = Edge(children[reader], COLUMNS, 1)  # type: ignore[arg-type]
-            if all(edge.size == last.size for edge in rows):
-                return Seam((*rows, last), last.size // heads, module)
-    return None
-
-
-def feed_forward_seam(module: nn.Module) -> Seam | None:
-    """Return the seam of a feed-forward module, gated or not; None: it is none."""
-    children = dict(module.named_children())
-    if isinstance(module, nn.Sequential):
-        layers = list(children.values())
-        ends = [i for i, child in enumerate(layers) if isinstance(child, nn.Linear)]
-        between = layers[ends[0] + 1 : ends[1]] if len(ends) == 2 else [module]
-        if not all(isinstance(child, BETWEEN) or type(child).__name__ == "GEGLU" for child in between):
-            return None
-        return pair_seam(layers[ends[0]], layers[ends[1]])  # type: ignore[arg-type]
-    up, down = children.get("up"), children.get("down")
-    return pair_seam(up, down) if isinstance(up, nn.Linear) and isinstance(down, nn.Linear) else None
-
-
-def pair_seam(first: nn.Linear, second: nn.Linear) -> Seam | None:
-    """Return the seam of two layers with a function of single channels between them; None: their widths do not fit.
-
-    Twice as many rows as columns is a gated unit (values, then gates).
-    """
-    blocks, rest = divmod(first.out_features, second.in_features)
-    if rest or blocks not in (1, 2):
-        return None
-    return Seam((Edge(first, ROWS, blocks), Edge(second, COLUMNS, 1)), 1)
+NORM = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+"""What a new channel of a batch norm begins with."""
 
 
 def widths(model: nn.Module) -> dict[str, int]:
@@ -157,7 +61,7 @@ def set_widths(model: nn.Module, units: Mapping[str, int], *, seed: int = 0) -> 
     Args:
         model: with or without owners.
         units: units of each seam that changes.
-        seed: of the new rows; they depend on it, the seam and its widths alone.
+        seed: of the new rows; they depend on it, the seam and the widths of its layers alone.
 
     Raises:
         ValueError: a seam is unknown, or would have no unit left.
@@ -168,13 +72,13 @@ def set_widths(model: nn.Module, units: Mapping[str, int], *, seed: int = 0) -> 
             raise ValueError(f"the model has no seam {name!r}: expected one of {list(found)}")
         if count < 1:
             raise ValueError(f"seam {name!r}: found {count} units, expected 1 or more")
-    for name, count in units.items():
-        seam = found[name]
+    for name, seam in found.items():  # one seam may add columns to the rows of another: always in the order of the model
+        count = units.get(name, seam.units)
         if count == seam.units:
             continue
         with seeded(seed, Group.BACKBONE, f"{name}/{seam.units}/{count}"):
             for edge in seam.edges:
-                resize(edge, count * seam.channels)
+                resize(edge, count * edge.channels)
         if seam.heads is not None:
             seam.heads.heads = count  # type: ignore[assignment]
 
@@ -182,18 +86,43 @@ def set_widths(model: nn.Module, units: Mapping[str, int], *, seed: int = 0) -> 
 def resize(edge: Edge, size: int) -> None:
     """Give each block of a layer's side ``size`` channels: new rows are initial values, new columns zero, new owners free."""
     layer, dim, blocks = edge.layer, edge.dim, edge.blocks
-    out, width = layer.weight.shape
+    if isinstance(layer, _BatchNorm):
+        resize_norm(layer, size)
+        return
+    out, width = layer.weight.shape[:2]
     shape = (size * blocks, width) if dim == ROWS else (out, size * blocks)
-    fresh = nn.Linear(shape[1], shape[0], bias=layer.bias is not None).to(layer.weight)
+    fresh = new_layer(layer, *shape).to(layer.weight)
     if dim == COLUMNS:
         fresh.weight.zero_()
     layer.weight = nn.Parameter(placed(layer.weight, fresh.weight, dim, blocks), layer.weight.requires_grad)
     owner = dict(layer.named_buffers(recurse=False)).get("owner")
     if owner is not None:
         layer.owner = placed(owner, torch.zeros_like(layer.weight, dtype=torch.uint8), dim, blocks)
-    if dim == ROWS and layer.bias is not None:
+    if dim == ROWS and layer.bias is not None and fresh.bias is not None:
         layer.bias = nn.Parameter(placed(layer.bias, fresh.bias, ROWS, blocks), layer.bias.requires_grad)
-    layer.out_features, layer.in_features = shape
+    if isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = shape
+    else:
+        layer.out_channels, layer.in_channels = shape
+
+
+def new_layer(layer: Layer, rows: int, columns: int) -> Layer:
+    """Return a layer of the same kind and of another size, with initial weights as PyTorch draws them."""
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(columns, rows, bias=bias)
+    return type(layer)(columns, rows, layer.kernel_size, bias=bias)  # type: ignore[call-arg]
+
+
+def resize_norm(norm: _BatchNorm, size: int) -> None:
+    """Give a batch norm ``size`` channels. What it does not have stays None, and its number of batches as it is."""
+    for name, value in NORM.items():
+        old = getattr(norm, name)
+        if old is None:
+            continue
+        new = placed(old, old.new_full((size,), value), ROWS, 1)
+        setattr(norm, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+    norm.num_features = size
 
 
 def placed(old: Tensor, new: Tensor, dim: int, blocks: int) -> Tensor:

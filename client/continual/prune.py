@@ -10,13 +10,13 @@ PackNet (Mallya & Lazebnik, CVPR 2018): once, share of own weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from client.continual.session import Session, make_source
+from client.continual.assemble import Workspace, without_some
+from client.continual.session import Session
 
 
 def cubic(step: int, first: int, last: int, start: float, end: float) -> float:
@@ -84,18 +84,17 @@ def _release(
             smallest = session.values[start : start + size].abs().topk(count, largest=False, sorted=False).indices
             keep[start + smallest] = False
         start += size
-    layout = session.layout
-    _free(session, layout.own[~keep])
+    _free(session, session.layout.own[~keep])
     _cut(session.values, keep, optimizer)
-    kept = layout.own[keep]
-    session.layout = replace(layout, own=kept, source=make_source(kept, layout.old, len(layout.source)))
+    session.workspace = Workspace(without_some(session.layout, keep), session.values.detach())
+    session.values.data = session.workspace.values
     return sum(counts)
 
 
 def _free(session: Session, positions: Tensor) -> None:
     """Set owner and weight to 0 at positions in the flattened ownable weights."""
     own = _owners(session)
-    gone = torch.zeros(len(session.layout.source), dtype=torch.bool, device=positions.device)
+    gone = torch.zeros(session.layout.size, dtype=torch.bool, device=positions.device)
     gone[positions] = True
     parts = torch.split(gone, [owner.numel() for owner in own])
     for layer, owner, part in zip(session.layers, own, parts, strict=True):

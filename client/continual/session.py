@@ -22,59 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from client.continual.assemble import THRESHOLD, Layout, Workspace, assemble, flat_weights, make_layout
 from client.continual.memory import Memory, TaskRecord, install, remember
 from client.continual.ownership import check_task, owners, private_names
 from models.groups import Group, ownable, ownable_layers
 
 PICK_INIT = 1e-2
-THRESHOLD = 5e-3
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where values and scores belong in the ownable weights, flattened one after the other.
-
-    Attributes:
-        shapes: of the weights.
-        own: positions with owner == c, ascending.
-        old: positions with 0 < owner < c, ascending.
-        old_weights: the weights at ``old``.
-        source: for each ownable weight its place in (values, scores, one zero).
-    """
-
-    shapes: tuple[torch.Size, ...]
-    own: Tensor
-    old: Tensor
-    old_weights: Tensor
-    source: Tensor
-
-
-class Assemble(torch.autograd.Function):
-    """Values and scores to the weights of the backbone; see the module's docstring."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, scores: Tensor, layout: Layout) -> tuple[Tensor, ...]:
-        """Return one weight for each layer."""
-        ctx.layout = layout
-        owned, used = len(values), len(values) + len(scores)
-        if owned == len(layout.source):
-            flat = values.clone()
-        else:
-            parts = values.new_zeros(used + 1)
-            parts[:owned] = values
-            torch.gt(scores, THRESHOLD, out=parts[owned:used]).mul_(layout.old_weights)
-            flat = parts.index_select(0, layout.source)  # one gather costs a third of two scatters
-        weights = torch.split(flat, [shape.numel() for shape in layout.shapes])
-        return tuple(weight.view(shape) for weight, shape in zip(weights, layout.shapes, strict=True))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of weights to those of values (gathered) and scores (gathered, times the weight)."""
-        layout: Layout = ctx.layout
-        flat = torch.cat([grad.reshape(-1) for grad in grads])
-        values = flat if len(layout.own) == len(flat) else flat.index_select(0, layout.own)
-        scores = flat.index_select(0, layout.old).mul_(layout.old_weights) if ctx.needs_input_grad[1] else None
-        return values, scores, None
 
 
 @contextmanager
@@ -102,7 +55,7 @@ class Session:
         memory: the finished tasks.
         task: its id c.
         layers: the layers of the ownable weights.
-        layout: of values and scores.
+        workspace: of the forward pass, with the layout of values and scores.
         values: the task's weights, shape (owned,).
         scores: of its picks, shape (pickable,).
         private: the private parameters it trains, by name.
@@ -112,17 +65,22 @@ class Session:
     memory: Memory
     task: int
     layers: tuple[nn.Module, ...]
-    layout: Layout
+    workspace: Workspace
     values: nn.Parameter
     scores: nn.Parameter
     private: dict[str, nn.Parameter]
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Inputs to logits (B, classes) of the task as it stands, in the mode (training, evaluation) of the model."""
-        weights = Assemble.apply(self.values, self.scores, self.layout)  # type: ignore[no-untyped-call]
+        weights = assemble(self.values, self.scores, self.workspace)
         with in_place_of_parameters(self.layers, weights):
             logits: Tensor = self.model(inputs)
         return logits
+
+    @property
+    def layout(self) -> Layout:
+        """Where values and scores belong."""
+        return self.workspace.layout
 
     def picks(self) -> Tensor:
         """Return the picks, bool, shape (pickable,)."""
@@ -177,12 +135,15 @@ def begin(
         raise ValueError(f"task {task} cannot be trained: task {memory.latest} came after it and builds on it")
     install(model, memory.shared_adapter(task))
     layout = make_layout(model, task)
-    if not len(layout.own) and not empty:
+    workspace = Workspace(layout, flat_weights(model)[layout.own])
+    if not workspace.owned and not empty:
         raise ValueError(f"task {task} owns no weight: claim free ones first, or let the model grow if there are none")
     if scores is None:
         scores = torch.full_like(layout.old_weights, PICK_INIT)
-    if len(scores) != len(layout.old):
-        raise ValueError(f"found {len(scores)} scores, expected {len(layout.old)}: one for each weight of earlier tasks")
+    if len(scores) != len(layout.old_weights):
+        raise ValueError(
+            f"found {len(scores)} scores, expected {len(layout.old_weights)}: one for each weight of earlier tasks"
+        )
     without = frozenset({Group.ADAPTER}) if memory.shares_adapter(task) else frozenset()
     mine = set(private_names(model, without))
     return Session(
@@ -190,8 +151,8 @@ def begin(
         memory=memory,
         task=task,
         layers=tuple(ownable_layers(model).values()),
-        layout=layout,
-        values=nn.Parameter(flat_weights(model).index_select(0, layout.own)),
+        workspace=workspace,
+        values=nn.Parameter(workspace.values),
         scores=nn.Parameter(scores.detach().clone(), requires_grad=picking and len(scores) > 0),
         private={name: p for name, p in model.named_parameters() if name in mine and p.requires_grad},
     )
@@ -215,24 +176,3 @@ def finish(session: Session) -> TaskRecord:
     shared = session.memory.shared_adapter(session.task)
     install(session.model, shared)  # statistics, which are no parameters, may have moved
     return remember(session.model, session.memory, session.task, session.picks())
-
-
-def flat_weights(model: nn.Module) -> Tensor:
-    """Return a copy of all ownable weights, one after the other."""
-    return torch.cat([weight.detach().reshape(-1) for weight in ownable(model).values()])
-
-
-def make_layout(model: nn.Module, task: int) -> Layout:
-    """Return where values and scores of a task belong."""
-    flat = torch.cat([owner.reshape(-1) for owner in owners(model).values()])
-    own = (flat == task).nonzero().squeeze(1)
-    old = ((flat > 0) & (flat < task)).nonzero().squeeze(1)
-    shapes = tuple(weight.shape for weight in ownable(model).values())
-    return Layout(shapes, own, old, flat_weights(model).index_select(0, old), make_source(own, old, len(flat)))
-
-
-def make_source(own: Tensor, old: Tensor, size: int) -> Tensor:
-    """Return for each of ``size`` ownable weights its place in (values, scores, one zero)."""
-    used = len(own) + len(old)
-    places = torch.arange(used, device=own.device)
-    return torch.full((size,), used, device=own.device).index_copy_(0, torch.cat([own, old]), places)

@@ -16,9 +16,12 @@ from client.continual.prune import cubic, prune
 from client.continual.session import Session, begin, finish
 from client.continual.train import TaskData
 from data_partition.client_data import Split
+from models.convnet import SIDE, ConvNet
 from tests.models.helpers import batch, tiny
 
-CASES = [(name, modality) for name in ("linceiver-io", "perceiver-io", "beit3") for modality in ("image", "text")]
+WIDTHS = {"lenet5": 1.0, "vgg16-bn": 1 / 64}
+TOKEN_CASES = [(name, modality) for name in ("linceiver-io", "perceiver-io", "beit3") for modality in ("image", "text")]
+CASES = [*TOKEN_CASES, *((name, "image") for name in WIDTHS)]
 OPTIMIZERS = {
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=3e-3),
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True),
@@ -27,9 +30,15 @@ OPTIMIZERS = {
 
 def small(name: str = "linceiver-io", modality: str = "image", **settings: object) -> nn.Module:
     """A model with owners, all of them free."""
-    model = tiny(modality, name=name, dim=32, latents=4, heads=2, cross_heads=2, layers=1, **settings)
+    sizes = {"width": WIDTHS[name]} if name in WIDTHS else {"dim": 32, "latents": 4, "heads": 2, "cross_heads": 2, "layers": 1}
+    model = tiny(modality, name=name, **sizes, **settings)
     attach_owners(model)
     return model
+
+
+def inputs_of(model: nn.Module, modality: str, size: int = 4, seed: int = 1) -> Tensor:
+    """A batch of the model's size."""
+    return batch(modality, size, seed, SIDE if isinstance(model, ConvNet) else 16)
 
 
 def learn(
@@ -50,7 +59,7 @@ def learn(
     claim_free(model, task)
     session = begin(model, memory, task)
     descent = OPTIMIZERS[optimizer](session.parameter_groups(0.1, scores={"lr": 5e-3}))
-    inputs, labels = batch(modality, 6, seed=task), torch.arange(6) % 5
+    inputs, labels = inputs_of(model, modality, 6, seed=task), torch.arange(6) % 5
     model.train()
     torch.manual_seed(task)
     for step in range(steps):
@@ -65,7 +74,8 @@ def learn(
 def logits_of(model: nn.Module, memory: Memory, modality: str, verify: bool = False) -> dict[int, Tensor]:
     """Logits of every finished task on fixed inputs."""
     with torch.no_grad():
-        return {task: task_model(model, memory, task, verify=verify)(batch(modality, seed=99)) for task in memory.records}
+        inputs = inputs_of(model, modality, seed=99)
+        return {task: task_model(model, memory, task, verify=verify)(inputs) for task in memory.records}
 
 
 def changed(before: dict[int, Tensor], after: dict[int, Tensor]) -> list[int]:
@@ -73,15 +83,16 @@ def changed(before: dict[int, Tensor], after: dict[int, Tensor]) -> list[int]:
     return [task for task, logits in before.items() if not torch.equal(logits, after[task])]
 
 
-def separable(task: int, size: int = 15, classes: int = 3) -> TaskData:
+def separable(task: int, size: int = 15, classes: int = 3, side: int = 16) -> TaskData:
     """Images in which the place of a bright patch is the class; each task has other places. No augmentation."""
 
     def split(seed: int) -> Split:
         labels = torch.arange(size) % classes
-        images = torch.rand(size, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 0.3
+        images = torch.rand(size, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 0.3
         for image, label in zip(images, labels.tolist(), strict=True):
             place = (5 * task + 3 * label) % 16
-            image[:, 4 * (place // 4) :, 4 * (place % 4) :][:, :4, :4] += 0.7
+            patch = side // 4
+            image[:, patch * (place // 4) :, patch * (place % 4) :][:, :patch, :patch] += 0.7
         return Split(images, labels)
 
     return TaskData(split(2 * task), split(2 * task + 1))

@@ -72,13 +72,15 @@ def scripted_by_state(session, data):
     return 0.3
 
 
-def every_state(folder, survive=None):
+def every_state(folder, survive=None, name="linceiver-io", side=16):
     """Task 2 after a task 1; returns the facts, and the tensors at the end."""
-    model, memory = small(num_classes=3), Memory()
-    packnet.learn(model, memory, 1, separable(1), packnet.PackNetSettings(1, 1, optimisation=QUICK))
+    model, memory = small(name, num_classes=3), Memory()
+    packnet.learn(model, memory, 1, separable(1, side=side), packnet.PackNetSettings(1, 1, optimisation=QUICK))
+    before = logits_of(model, memory, "image")
     facts = Facts(survive)
     options = {"folder": folder, "decide": scripted_by_state}
-    learn(model, memory, 2, separable(2), settings(goal=0.9), facts, **options)
+    learn(model, memory, 2, separable(2, side=side), settings(goal=0.9), facts, **options)
+    assert changed(before, logits_of(model, memory, "image", verify=True)) == []
     return facts, tensors(model, memory)
 
 
@@ -116,6 +118,21 @@ def test_killed_at_every_transition_in_turn(undisturbed, tmp_path):
             model, memory = small(num_classes=3, seed=attempt), Memory()
     assert 3 <= attempt < 29
     assert same(tensors(model, memory), expected)
+
+
+def test_convolutions_grow_and_end_with_the_same_bits_after_a_crash(tmp_path):
+    whole, expected = every_state(tmp_path / "whole", name="lenet5", side=32)
+    assert whole.events == EVENTS
+    start = widths(small("lenet5"))
+    assert expected[1]["widths"] == {name: units * 3 // 2 for name, units in start.items()}
+    for survive in (EVENTS.index("grow"), EVENTS.index("prune")):  # before and after the checkpoint of a growth
+        folder = tmp_path / str(survive)
+        with pytest.raises(KilledError):
+            every_state(folder, survive, name="lenet5", side=32)
+        model, memory, facts = small("lenet5", num_classes=3, seed=9), Memory(), Facts()
+        options = {"folder": folder, "decide": scripted_by_state}
+        learn(model, memory, 2, separable(2, side=32), settings(goal=0.9), facts, **options)
+        assert same(tensors(model, memory), expected)
 
 
 def test_a_checkpoint_that_is_done_damaged_or_of_other_settings(tmp_path):

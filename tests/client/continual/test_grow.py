@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from client.continual.grow import next_widths, seams, set_widths, widths
+from client.continual.grow import next_widths, set_widths, widths
 from client.continual.memory import Memory, put_back
-from client.continual.ownership import claim_free, effective_weights, owners
+from client.continual.ownership import attach_owners, claim_free, effective_weights, owners
+from client.continual.seams import seams
 from client.continual.session import begin
-from tests.client.continual.helpers import CASES, learn, small
+from tests.client.continual.helpers import CASES, inputs_of, learn, small
 from tests.models.helpers import batch, tiny
 
 SEAMS = {
@@ -17,6 +18,7 @@ SEAMS = {
         "backbone.layers.0.self_attns.0.1.fn.net": 128,
     },
     "beit3": {"backbone.layers.0": 2},
+    "lenet5": {"backbone.blocks.0.layer.conv": 6, "backbone.blocks.1.layer.conv": 16, "backbone.blocks.2.linear": 120},
 }
 
 
@@ -31,8 +33,8 @@ def test_what_can_grow(name):
 @pytest.mark.parametrize("feed_forward", ["gelu", "geglu"])
 @pytest.mark.parametrize(("name", "modality"), [*CASES, ("perceiver", "image")])
 def test_growing_changes_no_logit_by_more_than_a_millionth_and_cutting_back_no_bit(name, modality, feed_forward):
-    model = small(name, modality, feed_forward=feed_forward).eval()
-    inputs = batch(modality)
+    model = small(name, modality, feed_forward=feed_forward, dropout=0.0).eval()
+    inputs = inputs_of(model, modality)
     start = widths(model)
     bits = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.no_grad():
@@ -42,7 +44,10 @@ def test_growing_changes_no_logit_by_more_than_a_millionth_and_cutting_back_no_b
         assert (model(inputs) - before).abs().max() <= 1e-6
         set_widths(model, start)
         assert torch.equal(model(inputs), before)
-    assert all(torch.equal(value, bits[key]) for key, value in model.state_dict().items())
+        assert all(torch.equal(value, bits[key]) for key, value in model.state_dict().items())
+        trained = model.train()(inputs)
+        set_widths(model, {seam: units + 3 for seam, units in start.items()})
+        assert (model(inputs) - trained).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["linceiver-io", "perceiver-io", "beit3"])
@@ -92,6 +97,87 @@ def test_a_pair_of_layers_in_a_sequence():
     tied["head"] = nn.Linear(3, 4)
     tied["head"].weight = tied["backbone"][0].weight
     assert widths(tied) == {}
+
+
+def chain(*layers):
+    return nn.ModuleDict({"backbone": nn.Sequential(*layers)})
+
+
+def test_a_chain_of_convolutions_by_hand():
+    """Two maps of 2 x 2 pixels become three: what is new reads as zero, and begins as a new layer."""
+    model = chain(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 1)
+    )
+    attach_owners(model)
+    conv, norm, _, _, linear, _, last = model["backbone"]
+    inputs = torch.rand(7, 1, 6, 6)
+    model["backbone"](inputs)  # statistics move, and the norm counts its batches
+    before = model.eval()["backbone"](inputs)
+    tensors = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    old = [tensor.clone() for tensor in (conv.weight, *tensors, linear.weight)]
+    assert widths(model) == {"backbone.0": 2, "backbone.4": 3}
+    set_widths(model, {"backbone.0": 3})
+    assert [tuple(p.shape) for p in (conv.weight, conv.bias, linear.weight)] == [(3, 1, 3, 3), (3,), (3, 12)]
+    assert (conv.out_channels, norm.num_features, linear.in_features, last.in_features) == (3, 3, 12, 3)
+    tensors = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    assert [tensor[2].item() for tensor in tensors] == [1.0, 0.0, 0.0, 1.0]
+    assert norm.num_batches_tracked == 1
+    assert (linear.weight[:, 8:] == 0).all()
+    assert (conv.weight[2] != 0).all()
+    assert conv.owner.shape == conv.weight.shape
+    new = [conv.weight[:2], *(tensor[:2] for tensor in tensors), linear.weight[:, :8]]
+    assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+    assert torch.allclose(model["backbone"](inputs), before, atol=1e-6)
+    norm.running_mean += 0.5
+    set_widths(model, {"backbone.0": 1})
+    assert model["backbone"](inputs).shape == (7, 1)
+
+
+def test_what_is_no_chain():
+    conv, linear = nn.Conv2d, nn.Linear
+    assert widths(chain(conv(1, 4, 3), nn.BatchNorm2d(4, affine=False, track_running_stats=False), conv(4, 2, 3))) == {
+        "backbone": 4
+    }
+    assert widths(chain(nn.Sequential(conv(1, 4, 3), nn.ReLU()), nn.Sequential(nn.AvgPool2d(2), conv(4, 2, 3)))) == {
+        "backbone": 4
+    }
+    for layers in (
+        [conv(2, 4, 3, groups=2), conv(4, 2, 3)],
+        [conv(2, 4, 3), conv(4, 2, 3, groups=2)],
+        [conv(2, 4, 3), nn.GroupNorm(2, 4), conv(4, 2, 3)],
+        [nn.ConvTranspose2d(2, 4, 3), conv(4, 2, 3)],
+        [conv(2, 4, 3), linear(4, 2)],  # reads the width of an image, not maps
+        [conv(2, 4, 3), nn.PixelShuffle(2), conv(1, 2, 3)],
+        [linear(2, 4), nn.Flatten(), linear(12, 2)],  # rows of tokens: a feature has no columns beside each other
+        [linear(2, 4), nn.MaxPool1d(3, 1, 1), linear(4, 2)],  # pools features
+        [conv(2, 4, 3), nn.Flatten(2), linear(4, 2)],
+    ):
+        assert widths(chain(*layers)) == {}, layers
+    shared = conv(2, 2, 3)
+    assert widths(chain(shared, nn.ReLU(), shared)) == {}
+    model = chain(shared, nn.ReLU(), conv(2, 4, 3), conv(4, 3, 3))
+    model["head"] = nn.ModuleList([shared])
+    assert widths(model) == {"backbone": 4}  # the rest of the chain
+    assert widths(nn.ModuleDict({"backbone": nn.ModuleList([conv(1, 4, 3), conv(4, 2, 3)])})) == {}  # in which order?
+
+
+def test_the_order_in_which_widths_are_given_does_not_matter():
+    grown = []
+    for turn in (1, -1):
+        model = small("lenet5")
+        set_widths(model, dict([(seam, units + 2) for seam, units in widths(model).items()][::turn]), seed=3)
+        grown.append(model.state_dict())
+    assert all(torch.equal(value, grown[1][name]) for name, value in grown[0].items())
+
+
+def test_the_head_reads_as_many_features_as_before():
+    for name in ("lenet5", "vgg16-bn"):
+        model = small(name)
+        before = {key: p.shape for key, p in model.named_parameters() if key.startswith("head.")}
+        set_widths(model, {seam: 2 * units for seam, units in widths(model).items()})
+        assert {key: p.shape for key, p in model.named_parameters() if key.startswith("head.")} == before
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+        assert len(widths(model)) == convolutions + 1  # all but the last of two linear layers write for another
 
 
 def test_adapters_and_projected_attention_do_not_grow():
