@@ -26,10 +26,10 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
-DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1}
+DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1, "all": 1}
 CLASSES_PER_CLIENT = {
     "emojipairs": {"mixed": 4, "theme": 4, "siblings": 8, "tri": 12},
-    "cifar100": {"superclass": 5},
+    "cifar100": {"superclass": 5, "all": 100},
 }
 """Groupings of each data set, and the classes of one client in each."""
 IMAGE_SIDE = {"emojipairs": 32, "cifar100": 32}
@@ -99,8 +99,8 @@ class Data(Section):
 
     dataset: Literal["emojipairs", "cifar100"] = "emojipairs"
     data_dir: str = Field("", description="folder of the data files; empty: the files shipped with the project")
-    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass"] = Field(
-        "tri", description="what a client owns; superclass is that of cifar100, the others are those of emojipairs"
+    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass", "all"] = Field(
+        "tri", description="what a client owns; superclass and all (one client) are of cifar100, the others of emojipairs"
     )
     concepts: Literal["shared", "disjoint"] = Field(
         "disjoint", description="whether clients of one class group own the same or different training concepts"
@@ -112,6 +112,9 @@ class Data(Section):
     )
     seed: CountOrZero = Field(0, description="seed of the splits by concept and by task; apart from run.seed on purpose")
     tasks_per_client: Count = Field(1, description="tasks T that a client's classes are split into, met one after the other")
+    task_classes: Literal["drawn", "consecutive"] = Field(
+        "drawn", description="which classes make a task: drawn by data.seed, or one block of the client's list after another"
+    )
     task_order: Literal["same", "shuffled"] = Field(
         "same", description="order in which clients of one class list meet their tasks: one for all, or each its own"
     )
