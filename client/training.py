@@ -73,7 +73,7 @@ def augmented(inputs: Tensor, recipe: Recipe, generator: torch.Generator) -> Ten
     if not recipe.data.augment:
         return inputs
     if recipe.modality == "image":
-        return flip_and_shift(inputs, generator)
+        return flip_and_shift(inputs, generator, recipe.data.shift, recipe.data.shift_border)
     return drop_words(inputs, recipe.data.word_dropout, generator, unk_id(recipe.data))
 
 

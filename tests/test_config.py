@@ -68,6 +68,8 @@ def test_default_config_is_the_default_simulation():
         ({"data.grouping": "all"}, ["'all'", "'emojipairs'", "tri"]),
         ({**CIFAR, "data.grouping": "all", "data.tasks-per-client": 3}, ["= 3", "100 classes", "2, 4, 5, 10, 20, 25, 50"]),
         ({"data.task-classes": "sorted"}, ["data.task-classes", "drawn, consecutive"]),
+        ({"data.shift": 17}, ["data.shift", "17", "less than or equal to 16"]),
+        ({"data.shift-border": "black"}, ["data.shift-border", "replicate, zero"]),
         ({**CIFAR, "data.max-tokens": 30}, ["data.max-tokens = 30", "'cifar100'", "24"]),
         ({**CIFAR, "data.vocab-file": "/vocab.txt"}, ["data.vocab-file = '/vocab.txt'", "'cifar100'"]),
         ({**CIFAR, "model.embedding-dir": "/bert"}, ["model.embedding-dir = '/bert'", "'cifar100'"]),

@@ -74,6 +74,20 @@ def test_price_of_columns_is_in_the_loss_and_gates_stay_in_range():
     assert model.adapter.gate.fraction.item() == pytest.approx(1 / 16)
 
 
+def test_images_are_shifted_as_the_run_says():
+    images = torch.full((40, 3, 8, 8), 200, dtype=torch.uint8)
+
+    def changed(**fields):
+        how = training.Recipe(Train(), Data(**fields), "image", None)
+        return training.augmented(images, how, torch.Generator().manual_seed(0))
+
+    assert (changed() == 200).all()
+    assert (changed(shift=0, shift_border="zero") == 200).all()
+    black = changed(shift=2, shift_border="zero") == 0
+    assert black.any(dim=0).any(dim=0).sum() == 8 * 8 - 4 * 4
+    assert changed(augment=False, shift_border="zero") is images
+
+
 def test_an_epoch_visits_every_example_once():
     split = Split(torch.arange(7).float()[:, None], torch.arange(7))
     seen = [label for _, labels in training.batches(split, 3, torch.Generator()) for label in labels.tolist()]
