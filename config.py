@@ -59,6 +59,24 @@ def task_fault(num_classes: int, num_tasks: int) -> str:
     )
 
 
+def ascending_shares(value: str) -> tuple[float, ...]:
+    """Read comma-separated numbers between 0 and 1, ascending.
+
+    >>> ascending_shares("0.5, 0.8")
+    (0.5, 0.8)
+
+    Raises:
+        ValueError: they are something else.
+    """
+    try:
+        found = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        found = (-1.0,)
+    if list(found) != sorted(set(found)) or not all(0 < share < 1 for share in found):
+        raise ValueError("expected comma-separated numbers between 0 and 1, ascending, such as '0.3,0.5,0.7'")
+    return found
+
+
 class Section(BaseModel):
     """A frozen section of the run config whose keys are written in kebab case."""
 
@@ -256,27 +274,41 @@ class Model(Section):
 
 
 class Train(Section):
-    """Local optimisation: AdamW with gradient clipping and a schedule over the whole run."""
+    """Local optimisation: AdamW or SGD with gradient clipping and a schedule over the whole run."""
 
     epochs: Count = Field(2, description="local epochs per round")
     batch_size: Count = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="sgd: Nesterov momentum; 0: none")
     learning_rate: Positive = 2e-3
-    weight_decay: NotNegative = 0.05
-    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.1, description="share of the steps of the run that warm up")
+    weight_decay: NotNegative = Field(
+        0.05, description="of matrices; adamw: apart from the gradient; sgd: L2, in the gradient"
+    )
+    schedule: Literal["cosine", "one-cycle", "constant", "steps"] = "cosine"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="share of the steps of the run that warm up; one-cycle has a warm-up of its own"
+    )
+    milestones: str = Field("0.5,0.8", description="steps: shares of all steps at which the learning rate falls, ascending")
+    milestone_factor: PositiveFraction = Field(0.1, description="steps: what it is multiplied by at each milestone")
     clip_norm: NotNegative = Field(1.0, description="largest gradient norm; 0: no clipping")
-    restart_optimizer: bool = Field(True, description="a fresh AdamW every round; false: its state stays with the client")
+    restart_optimizer: bool = Field(True, description="a fresh optimizer every round; false: its state stays with the client")
     class_weights: bool = Field(True, description="weight the loss by inverse class frequency")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights stay float32")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = Field(1, description="torch threads of one client")
 
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_ascend(cls, value: str) -> str:
+        ascending_shares(value)
+        return value
+
 
 class Continual(Section):
     """How a client learns one task of a stream after another, where ``data.tasks-per-client`` is above 1.
 
-    Batches, clipping, weight decay, schedule and peak learning rate are those of ``[train]``; the schedule starts anew with
-    each phase of a task.
+    Batches, optimizer, clipping, weight decay, schedule and peak learning rate are those of ``[train]``; the schedule starts
+    anew with each phase of a task, without a warm-up. Scores of picks are always trained by Adam.
     """
 
     method: Literal["cpg", "packnet", "piggyback", "finetune", "ewc"] = "cpg"
@@ -313,12 +345,7 @@ class Continual(Section):
     @field_validator("ratios")
     @classmethod
     def _ratios_ascend(cls, value: str) -> str:
-        try:
-            found = [float(part) for part in value.split(",")]
-        except ValueError:
-            found = [-1.0]
-        if found != sorted(set(found)) or not all(0 < ratio < 1 for ratio in found):
-            raise ValueError("expected comma-separated numbers between 0 and 1, ascending, such as '0.3,0.5,0.7'")
+        ascending_shares(value)
         return value
 
     @model_validator(mode="after")
@@ -386,6 +413,15 @@ class RunConfig(Section):
             raise ValueError(
                 f"strategy.joiner-fold = 'domain' leaves out all clients, as data.grouping = '{self.data.grouping}' has one "
                 "domain: set strategy.joiner-fold = 'client'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_a_schedule(self) -> RunConfig:
+        if self.strategy.name == "continual" and self.train.schedule == "one-cycle":
+            raise ValueError(
+                "train.schedule = 'one-cycle' is one cycle for the whole run, and strategy.name = 'continual' trains in "
+                "phases: use 'cosine', 'constant' or 'steps'"
             )
         return self
 

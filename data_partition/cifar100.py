@@ -6,8 +6,9 @@ reading a pickle may run code: it is not read.
 
 Superclass p is client p: one task of 5 classes, in the order of the official names, as in CPG (Hung et al., NeurIPS 2019)
 and Pick-a-back (ECCV 2024). With ``data.grouping = "all"`` one client owns all classes, superclass after superclass, so that
-20 tasks of consecutive classes (``data.task-classes``) are the superclasses in their order: CPG's stream. Both papers score test images while they train; here validation images are taken from the training
-file, by image and class, and the test file is the test split, untouched.
+20 tasks of consecutive classes (``data.task-classes``) are the superclasses in their order: CPG's stream. Both papers score
+test images while they train; here validation images are taken from the training file, by image and class, and the test file
+is the test split, untouched.
 
 CPG crops after padding by 4 black pixels, which is ``data.shift = 4`` with ``data.shift-border = "zero"``. Unlike there,
 images are not normalised by the mean and deviation of each task, but scaled as those of every data set here:
@@ -85,7 +86,9 @@ class Rows:
 def subgroups(data: Data) -> list[Subgroup]:
     """Return one image subgroup a superclass, each a group of its own in the one domain; or one of all superclasses."""
     if data.grouping == "all":
-        return [Subgroup(0, "image", 0, tuple(name for classes in SUPERCLASSES.values() for name in classes), 0, ("cifar100",))]
+        return [
+            Subgroup(0, "image", 0, tuple(name for classes in SUPERCLASSES.values() for name in classes), 0, ("cifar100",))
+        ]
     return [Subgroup(i, "image", i, classes, 0, ("cifar100",)) for i, classes in enumerate(SUPERCLASSES.values())]
 
 
