@@ -408,20 +408,21 @@ class RunConfig(Section):
     strategy: Strategy = Strategy()
 
     @model_validator(mode="after")
+    def _phases_have_a_schedule(self) -> RunConfig:
+        streams = self.strategy.name == "continual" or self.data.tasks_per_client > 1
+        if streams and self.train.schedule == "one-cycle":
+            raise ValueError(
+                "train.schedule = 'one-cycle' is one cycle for the whole run, and streams of tasks are learned in phases: "
+                "use 'cosine', 'constant' or 'steps'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _someone_is_there_before_the_joiner(self) -> RunConfig:
         if self.strategy.name == "late-joiner" and self.strategy.joiner_fold == "domain" and self.data.num_domains == 1:
             raise ValueError(
                 f"strategy.joiner-fold = 'domain' leaves out all clients, as data.grouping = '{self.data.grouping}' has one "
                 "domain: set strategy.joiner-fold = 'client'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _phases_have_a_schedule(self) -> RunConfig:
-        if self.strategy.name == "continual" and self.train.schedule == "one-cycle":
-            raise ValueError(
-                "train.schedule = 'one-cycle' is one cycle for the whole run, and strategy.name = 'continual' trains in "
-                "phases: use 'cosine', 'constant' or 'steps'"
             )
         return self
 
