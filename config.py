@@ -317,10 +317,10 @@ class Continual(Section):
         "private", description="each task has its own adapter, or all have that of the first; not for finetune and ewc"
     )
     start: Literal["previous", "fresh"] = Field(
-        "previous", description="what a task's own adapter, norms and latents begin as: those of the task before, or new ones"
+        "fresh", description="what a task's own adapter, norms and latents begin as: those of the task before, or new ones"
     )
     goal: Literal["scratch", "none"] = Field(
-        "scratch", description="cpg: validation to reach: that of a model trained on the task alone, or none: never grow"
+        "scratch", description="cpg: validation to reach: that of a model trained on the task alone; none: never grow"
     )
     goal_margin: float = Field(0.0, description="cpg: added to the goal; negative: less is enough")
     tolerance: NotNegative = Field(0.02, description="cpg: pruning goes on while validation is this little below the goal")
@@ -423,6 +423,27 @@ class RunConfig(Section):
             raise ValueError(
                 f"strategy.joiner-fold = 'domain' leaves out all clients, as data.grouping = '{self.data.grouping}' has one "
                 "domain: set strategy.joiner-fold = 'client'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_suit_streams(self) -> RunConfig:
+        tasks = self.data.tasks_per_client
+        if tasks > 1 and (self.strategy.proximal_mu > 0 or not self.train.restart_optimizer):
+            raise ValueError(
+                f"strategy.proximal-mu = {self.strategy.proximal_mu} and train.restart-optimizer = "
+                f"{str(self.train.restart_optimizer).lower()}: streams of tasks (found {tasks}) have no proximal term and "
+                "restart the optimizer: use 0.0 and true"
+            )
+        if tasks > 1 and "head" in self.strategy.share and self.data.task_order == "shuffled":
+            raise ValueError(
+                f"strategy.share = '{self.strategy.share}' averages heads, and with data.task-order = 'shuffled' the clients "
+                "of a cluster have different tasks at a time: use data.task-order = 'same'"
+            )
+        if tasks > 1 and self.model.adaptive_k != "none":
+            raise ValueError(
+                f"model.adaptive-k = '{self.model.adaptive_k}' is learned over the rounds of one task, found "
+                f"data.tasks-per-client = {tasks}: use model.adaptive-k = 'none'"
             )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from config import PROJECT_ROOT, RunConfig, Scalar, parse
 from strategies.protocol import (
     ARRAYS,
     CONFIG,
+    FACTS,
     METRICS,
     ClientInfo,
     Instruction,
@@ -113,6 +114,39 @@ def train_joint(message: Message, context: Context) -> Message:
     return _reply(message, train_jointly(config, learners, folders.__getitem__), {})
 
 
+@app.train("task")
+def train_task(message: Message, context: Context) -> Message:
+    """Learn one task of a client's stream to its end."""
+    from client.state import state_folder
+    from client.stream import learn_task
+    from client.stream_rounds import receive
+
+    config, instruction, shared = _read(message, context)
+    folder = state_folder(config, context, instruction)
+    metrics, facts = learn_task(config, instruction, folder, lambda stream: receive(stream, shared))
+    return _reply(message, metrics, {}, facts)
+
+
+@app.train("round")
+def train_round(message: Message, context: Context) -> Message:
+    """Train one task of a client's stream for some rounds."""
+    from client.state import state_folder
+    from client.stream_rounds import train_rounds
+
+    config, instruction, shared = _read(message, context)
+    return _reply(message, *train_rounds(config, instruction, state_folder(config, context, instruction), shared))
+
+
+@app.evaluate("tasks")
+def evaluate_tasks(message: Message, context: Context) -> Message:
+    """Evaluate every task that a client has learned so far."""
+    from client import stream
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    return _reply(message, stream.evaluate_tasks(config, instruction, state_folder(config, context, instruction)), {})
+
+
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate one client's model, with the shared tensors if some came."""
@@ -189,8 +223,15 @@ def _learner(
     return make_learner(config, instruction, folder, shared, for_round, private)
 
 
-def _reply(message: Message, metrics: Mapping[str, float | list[int]], tensors: Tensors) -> Message:
+def _reply(
+    message: Message,
+    metrics: Mapping[str, float | list[int] | list[float]],
+    tensors: Tensors,
+    facts: Sequence[str] = (),
+) -> Message:
     content = RecordDict({METRICS: MetricRecord({**metrics})})
+    if facts:
+        content[FACTS] = ConfigRecord({"lines": list(facts)})
     if tensors:
         content[ARRAYS] = to_arrays(tensors)
     return Message(content, reply_to=message)

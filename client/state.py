@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import Context
@@ -34,17 +35,28 @@ def state_folder(config: RunConfig, context: Context, instruction: Instruction) 
 
 def load_state(folder: Path, run_token: str, before_round: int) -> dict[str, np.ndarray]:
     """Return the newest tensors that this run saved before a round; empty: the client has not trained in it yet."""
+    return load_newest(folder, run_token, before_round)[0]
+
+
+def load_newest(folder: Path, run_token: str, before_round: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the newest tensors that this run saved before a round, and their facts; both empty: there are none."""
     for number in reversed(rounds_on_disk(folder)):
         if number < before_round:
             tensors, facts = load_record(folder / _name(number))
             if facts["run_token"] == run_token:
-                return tensors
-    return {}
+                return tensors, facts
+    return {}, {}
 
 
-def save_state(folder: Path, run_token: str, server_round: int, tensors: Mapping[str, np.ndarray]) -> None:
-    """Save the tensors after a round and drop the records that are no longer needed, later ones included."""
-    save_record(folder / _name(server_round), tensors, {"round": server_round, "run_token": run_token})
+def save_state(
+    folder: Path,
+    run_token: str,
+    server_round: int,
+    tensors: Mapping[str, np.ndarray],
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Save the tensors after a round, with facts in JSON, and drop the records that are no longer needed, later ones too."""
+    save_record(folder / _name(server_round), tensors, {**(facts or {}), "round": server_round, "run_token": run_token})
     rounds = rounds_on_disk(folder)
     earlier = [number for number in rounds if number < server_round]
     for number in [*earlier[: -(KEPT_ROUNDS - 1)], *(number for number in rounds if number > server_round)]:

@@ -92,10 +92,10 @@ def forgetting(matrix: Matrix) -> float:
 
 
 def forward_transfer(matrix: Matrix, untrained: Sequence[float]) -> float:
-    """FWT = 1/(T-1) Σ_{j>0} (R[j-1, j] - b_j): what earlier tasks do for a task before it is learned (zero-shot).
+    """1/(T-1) Σ_{j>0} (R[j-1, j] - b_j): what earlier tasks do for a task before it is learned (zero-shot).
 
-    It needs the diagonal above the main one, so the head of task j is that of a model which has not seen the task. Not to be
-    mistaken for :func:`transfer_gain`.
+    It needs the diagonal above the main one, so the head of task j is that of a model which has not seen the task. The paper
+    calls it FWT; in our tables FWT is :func:`transfer_gain`, and this is headed ``zero-shot``.
 
     Args:
         matrix: R, (T, T).
@@ -115,11 +115,11 @@ def forward_transfer(matrix: Matrix, untrained: Sequence[float]) -> float:
 
 
 def transfer_gain(matrix: Matrix, scratch: Sequence[float]) -> float:
-    """1/T Σ_j (R[j, j] - s_j): what a model that kept or received something learns better than a fresh one.
+    """FWT = 1/T Σ_j (R[j, j] - s_j): what a model that kept or received something learns better than a fresh one.
 
-    Where training from scratch is the reference, this is called forward transfer too (over whole learning curves: Wołczyk et
-    al., Continual World, NeurIPS 2021); :func:`forward_transfer` is the other meaning. The first task counts, because its
-    backbone may come from another client. Fair only at the same parameters and gradient steps.
+    Forward transfer with training from scratch as the reference (over whole learning curves: Wołczyk et al., Continual World,
+    NeurIPS 2021); :func:`forward_transfer` is the other meaning. The first task counts, because its backbone may come from
+    another client. Fair only at the same parameters and gradient steps.
 
     Args:
         matrix: R, (T, T).

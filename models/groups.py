@@ -32,8 +32,8 @@ class Group(StrEnum):
 # matrix of cross-attention. Output matrices stay local, which keeps the payload of a Perceiver below 30 % of its backbone. The
 # backbone of beit3 is self-attention and nothing else: three quarters of it.
 ATTENTION = re.compile(r"backbone\..*(\bqkv|\bself_attns\..*\bto_(q|kv))\.weight")
-# Which columns of the low-rank projection are open is each client's own affair: it never travels, whatever is shared.
-LOCAL = re.compile(r"adapter\.(gate|input_bias)\..*")
+# Which columns of the low-rank projection are open, and which task owns a weight, is a client's own affair and never travels.
+LOCAL = re.compile(r"adapter\.(gate|input_bias)\..*|.*\.owner")
 
 
 def group_of(name: str) -> Group:

@@ -23,11 +23,16 @@ SCORES = {
     "average_accuracy": "ACC",
     "backward_transfer": "BWT",
     "forgetting": "FGT",
-    "forward_transfer": "FWT",
-    "transfer_gain": "gain",
+    "transfer_gain": "FWT",
+    "forward_transfer": "zero-shot",
     "capacity": "capacity",
 }
-"""Scores of a stream and their headings in tables."""
+"""Scores of a stream and their headings in tables.
+
+``FWT`` is the gain over training each task from scratch at equal size; the forward transfer of Lopez-Paz and Ranzato (NeurIPS
+2017), measured before a task is learned, is ``zero-shot``.
+"""
+MATRIX_TITLE = "accuracy on task j after learning i tasks, mean over clients"
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class Stream:
         average_accuracy: ACC.
         backward_transfer: BWT.
         forgetting: FGT.
-        forward_transfer: zero-shot accuracy above that of the model as initialised.
-        transfer_gain: accuracy on a new task above that of the ``scratch`` arm.
+        forward_transfer: accuracy on a task not learned yet (zero-shot) above that of the model as initialised.
+        transfer_gain: FWT, the accuracy on a task just learned above that of the ``scratch`` arm.
         capacity: ``capacity`` of the arm's last event that has it.
     """
 
@@ -149,6 +154,28 @@ def means(table: Sequence[Stream]) -> dict[str, float | None]:
     return {name: statistics.fmean(values) if values else None for name, values in known.items()}
 
 
+def mean_matrix(table: Sequence[Mapping[str, Any]]) -> list[list[float | None]]:
+    """Return the mean of each entry of R over the clients that have it; None: nobody has.
+
+    >>> mean_matrix([{"matrix": [[0.5, None], [0.25, 1.0]]}, {"matrix": [[1.0, None], [None, 0.5]]}])
+    [[0.75, None], [0.25, 0.75]]
+
+    Args:
+        table: ``clients`` or ``control`` of the entry ``streams``; a stream may have fewer tasks than another.
+    """
+    matrices = [one["matrix"] for one in table]
+    tasks = range(max(map(len, matrices), default=0))
+    found = [[[m[i][j] for m in matrices if max(i, j) < len(m) and m[i][j] is not None] for j in tasks] for i in tasks]
+    return [[statistics.fmean(values) if values else None for values in row] for row in found]
+
+
+def matrix_cells(table: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return :func:`mean_matrix` as a table, heading first: a row for each number of tasks learned; empty without streams."""
+    matrix = mean_matrix(table)
+    body = [[str(row + 1), *("" if one is None else f"{one:.3f}" for one in values)] for row, values in enumerate(matrix)]
+    return [["learned", *(f"task {task}" for task in range(len(matrix)))], *body] if matrix else []
+
+
 def cells(summary: Mapping[str, Any]) -> list[list[str]]:
     """Return a table of the entry ``streams``, heading first: its scores by client, then the means of strategy and control."""
     rows = [(str(one["client"]), one) for one in summary["clients"]]
@@ -168,8 +195,10 @@ def score(row: Mapping[str, Any], name: str) -> str:
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
-    """Return :func:`cells` as lines of plain text, for a log."""
-    return [" ".join(f"{cell:>8}" for cell in row) for row in cells(summary)]
+    """Return :func:`cells` and the mean accuracy matrix as lines of plain text, for a log."""
+    matrix = matrix_cells(summary["clients"])
+    scores = [" ".join(f"{cell:>9}" for cell in row) for row in cells(summary)]
+    return [*scores, *([MATRIX_TITLE] if matrix else []), *(" ".join(f"{cell:>9}" for cell in row) for row in matrix)]
 
 
 def _measured(events: Iterable[Mapping[str, Any]], kind: str) -> dict[int, tuple[str, Measured, float | None]]:

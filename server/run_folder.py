@@ -6,6 +6,7 @@
     RUN/manifest.json  versions, source hash, seed, host, status
     RUN/events.jsonl   one fact a line: messages with their bytes, training, evaluation, refusals
     RUN/results.json   the final table
+    RUN/report.html    all of it to look at, if ``backpack report`` was called
     RUN/checkpoints/   arrays and position of each arm
     RUN/clients/       the clients' own state, where they run on this machine
 """

@@ -102,6 +102,35 @@ def mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def cells(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table for a screen, heading first, means last; with the columns kept if the run learned them."""
+    adaptive = summary.get("mean_k") is not None  # results of older versions have no k
+    head = ["client", "modality", "classes", "control", "accuracy", "difference", "MB", *(["k"] if adaptive else [])]
+    body = [
+        [
+            str(row["client"]),
+            row["modality"],
+            str(row["classes"]),
+            *_three(row["control"], row["accuracy"], row["difference"]),
+            f"{row['bytes'] / 1e6:.2f}",
+            *([str(row["k"])] if adaptive else []),
+        ]
+        for row in summary["clients"]
+    ]
+    means = _three(summary["mean_control"], summary["mean_accuracy"], summary["mean_difference"])
+    total = ["mean", "", "", *means, f"{summary['bytes'] / 1e6:.2f}", *([f"{summary['mean_k']:.1f}"] if adaptive else [])]
+    return [head, *body, total]
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Return what is said below the table: how many clients are above chance, and better than their control."""
+    number = len(summary["clients"])
+    told = [f"{summary['clients_above_chance']} of {number} clients above chance"]
+    if summary["mean_difference"] is not None:
+        told.append(f"{summary['clients_better']} of {number} clients better than their matched control")
+    return told
+
+
 def lines(summary: Mapping[str, Any]) -> list[str]:
     """Return the table as lines of plain text, for a log."""
     head = f"{'client':>6} {'modality':>8} {'classes':>7} {'control':>8} {'accuracy':>8} {'diff':>7} {'MB':>8}"
@@ -117,8 +146,12 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     return [head, *body, total, *(continual_summary.lines(summary["streams"]) if "streams" in summary else [])]
 
 
+def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:
+    return [_number(control, 0), _number(accuracy, 0), _number(difference, 0, "+")]
+
+
 def _number(value: float | None, width: int = 8, sign: str = "") -> str:
-    return f"{'–':>{width}}" if value is None else f"{value:>{sign}{width}.3f}"
+    return f"{'–' if value is None else f'{value:{sign}.3f}':>{width}}"
 
 
 def _is_control(arm: str) -> bool:

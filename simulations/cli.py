@@ -54,6 +54,14 @@ def compare(
     comparison.main(runs, format_)
 
 
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(help="run folders, finished or not")]) -> None:
+    """Write RUN/report.html for each run: one file with its table, curves, streams of tasks and byte ledger."""
+    from simulations import report as reports
+
+    reports.main(runs)
+
+
 def main() -> None:
     """Run the command line; turn expected errors into one message and an honest exit code."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -141,44 +142,31 @@ def failure(config: RunConfig, error: Exception) -> str:
 
 
 def show(path: Path) -> None:
-    """Print the final table of a run, and where its folder is."""
+    """Print the final tables of a run, write its report, and say where they are."""
+    from server import continual_summary, summary
+    from simulations import report
+
     outcome = json.loads((path / "results.json").read_text(encoding="utf-8"))
-    table = Table(title=f"{path.name}: {outcome['metric']}")
-    adaptive = outcome["mean_k"] is not None
-    for column in ("client", "modality", "classes", "control", "accuracy", "difference", "MB", *(["k"] if adaptive else [])):
-        table.add_column(column, justify="right")
-    for row in outcome["clients"]:
-        table.add_row(
-            str(row["client"]),
-            row["modality"],
-            str(row["classes"]),
-            _three(row["control"]),
-            _three(row["accuracy"]),
-            _three(row["difference"], "+"),
-            f"{row['bytes'] / 1e6:.2f}",
-            *([str(row["k"])] if adaptive else []),
-        )
-    table.add_section()
-    means = (_three(outcome["mean_control"]), _three(outcome["mean_accuracy"]), _three(outcome["mean_difference"], "+"))
-    mean_k = [f"{outcome['mean_k']:.1f}"] if adaptive else []
-    table.add_row("mean", "", "", *means, f"{outcome['bytes'] / 1e6:.2f}", *mean_k)
-    OUT.print(table)
+    head, *body, means = summary.cells(outcome)
+    OUT.print(_table(f"{path.name}: {outcome['metric']}", head, body, [means]))
     if "streams" in outcome:
-        from server import continual_summary
-
         head, *body = continual_summary.cells(outcome["streams"])
-        scores = Table(title="streams of tasks")
-        for column in head:
-            scores.add_column(column, justify="right")
-        for cells in body:
-            scores.add_row(*cells)
-        OUT.print(scores)
-    number = len(outcome["clients"])
-    OUT.print(f"{outcome['clients_above_chance']} of {number} clients above chance; {outcome['seconds']:.0f} s")
-    if outcome["mean_difference"] is not None:
-        OUT.print(f"{outcome['clients_better']} of {number} clients better than their matched control")
-    OUT.print(f"run folder: {path}", soft_wrap=True)
+        OUT.print(_table("streams of tasks", head, body))
+        if matrix := continual_summary.matrix_cells(outcome["streams"]["clients"]):
+            OUT.print(_table(continual_summary.MATRIX_TITLE, matrix[0], matrix[1:]))
+    above, *rest = summary.remarks(outcome)
+    for line in (f"{above}; {outcome['seconds']:.0f} s", *rest):
+        OUT.print(line)
+    OUT.print(f"run folder: {path}\nreport: {report.write(path)}", soft_wrap=True)
 
 
-def _three(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{value:{sign}.3f}"
+def _table(title: str, head: list[str], body: list[list[str]], last: Sequence[list[str]] = ()) -> Table:
+    table = Table(title=title)
+    for column in head:
+        table.add_column(column, justify="right")
+    for row in body:
+        table.add_row(*row)
+    table.add_section()
+    for row in last:
+        table.add_row(*row)
+    return table

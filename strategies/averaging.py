@@ -35,6 +35,36 @@ def weighted_mean(tensors: Iterable[tuple[Mapping[str, np.ndarray], float]]) -> 
     return {name: (value / total).astype(np.float32) for name, value in sums.items()}
 
 
+def masked_mean(
+    clients: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray], float]],
+) -> dict[str, np.ndarray]:
+    """Average every number over the clients whose own it is; one that is nobody's is 0.
+
+    Args:
+        clients: arrays by name, where they are the client's own (bool, same names and shapes), and weight (> 0) of each
+            client, in the order of their ids.
+
+    Returns:
+        Means in float32.
+
+    Source: HeteroFL (Diao et al., ICLR 2021), Eq. 3, for single numbers.
+
+    >>> one = ({"w": np.array([1.0, 2.0, 3.0])}, {"w": np.array([True, True, False])}, 1.0)
+    >>> two = ({"w": np.array([5.0, 6.0, 7.0])}, {"w": np.array([True, False, False])}, 3.0)
+    >>> masked_mean([one, two])["w"].tolist()
+    [4.0, 2.0, 0.0]
+    """
+    sums: dict[str, np.ndarray] = {}
+    totals: dict[str, np.ndarray] = {}
+    for arrays, masks, weight in clients:
+        for name, value in arrays.items():
+            if name not in sums:
+                sums[name], totals[name] = np.zeros(value.shape), np.zeros(value.shape)
+            np.add(sums[name], value.astype(np.float64) * weight, out=sums[name], where=masks[name])
+            np.add(totals[name], weight, out=totals[name], where=masks[name])
+    return {name: (sums[name] / np.where(totals[name] > 0, totals[name], 1.0)).astype(np.float32) for name in sums}
+
+
 def column_mean(previous: np.ndarray, clients: Iterable[tuple[np.ndarray, float, Sequence[int]]]) -> np.ndarray:
     """Average each column of a matrix over the clients that kept it; a column that none kept stays as it was.
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
 from config import RunConfig
 from strategies.mailbox import Mailbox, Reply
-from strategies.protocol import EVALUATE, SOURCE_HASH, ClientInfo, Instruction, message_to, to_arrays
+from strategies.protocol import (
+    EVALUATE,
+    EVALUATE_TASKS,
+    FACTS,
+    METRICS,
+    SOURCE_HASH,
+    ClientInfo,
+    Instruction,
+    message_to,
+    to_arrays,
+)
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -107,13 +118,41 @@ class Job:
             )
         return replies
 
+    def evaluate_tasks(self, instructions: Iterable[Instruction], after: int) -> list[Reply]:
+        """Have every task evaluated that clients have learned; record one ``evaluate`` event for each task and client.
+
+        Args:
+            instructions: at most one per client.
+            after: number of tasks learned so far.
+        """
+        asked = {told.partition_id: told for told in instructions}
+        messages = [self.message(EVALUATE_TASKS, told, None) for told in asked.values()]
+        replies = self.mailbox.ask(messages, lambda client: {})
+        for reply in replies:
+            told = asked[reply.client.partition_id]
+            metrics = _named(reply.message.content.metric_records[METRICS])
+            lists = {name: metrics.pop(name) for name in list(metrics) if isinstance(metrics[name], list)}
+            for index, task in enumerate(lists.pop("tasks")):
+                own = {name.replace("examples", "num_examples"): values[index] for name, values in lists.items()}
+                self.mailbox.record(
+                    "evaluate",
+                    arm=told.arm,
+                    round=told.round,
+                    client=reply.client.partition_id,
+                    split=told.split,
+                    task=task,
+                    after=after,
+                    **metrics | own,
+                )
+        return replies
+
     def evaluate_local(self, clients: Iterable[ClientInfo], arm: str, server_round: int, split: str) -> list[Reply]:
         """Evaluate each client's own model of an arm, as it lies on the client's disk."""
         instructions = [self.instruction(client, arm, round=server_round, split=split) for client in clients]
         return self.evaluate([self.message(EVALUATE, instruction, None) for instruction in instructions])
 
-    def record_training(self, replies: list[Reply], arm: str, server_round: int) -> None:
-        """Record one ``train`` event per reply and one ``round`` event."""
+    def record_training(self, replies: list[Reply], arm: str, server_round: int, rounds: int | None = None) -> None:
+        """Record one ``train`` event per reply and one ``round`` event; ``rounds``: of the arm, None: of the run."""
         for reply in replies:
             client = reply.client.partition_id
             self.mailbox.record("train", arm=arm, round=server_round, client=client, **_named(reply.metrics))
@@ -122,10 +161,27 @@ class Job:
             "round",
             arm=arm,
             round=server_round,
-            rounds=self.config.run.rounds,
+            rounds=rounds or self.config.run.rounds,
             clients=len(replies),
             loss=sum(losses) / len(losses),
         )
+
+    def record_learned(self, replies: Iterable[Reply], arm: str, number: int) -> None:
+        """Record that clients learned a task: a ``learn`` event each, and what they say of the task.
+
+        That are ``continual`` events for the states it went through, and ``continual-note`` for the rest.
+        """
+        for reply in replies:
+            client = reply.client.partition_id
+            self.mailbox.record("learn", arm=arm, round=number, client=client, **_named(reply.metrics))
+            record = reply.message.content.config_records.get(FACTS)
+            for line in record["lines"] if record else ():  # type: ignore[union-attr]
+                fields = json.loads(str(line))
+                fact, named = fields.pop("fact"), {"arm": arm, "client": reply.client.partition_id}
+                if "width" in fields or "loss" in fields:
+                    self.mailbox.record("continual", **named, **{"state": fact, **fields})
+                else:
+                    self.mailbox.record("continual-note", **named, note=fact, **fields)
 
     def evaluation_due(self, server_round: int) -> bool:
         """Say whether the validation split is looked at after this round."""
@@ -133,5 +189,5 @@ class Job:
         return every > 0 and server_round % every == 0
 
 
-def _named(metrics: Mapping[str, float]) -> dict[str, float]:
+def _named(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in metrics.items() if name != "partition-id"}

@@ -6,7 +6,10 @@ message            to         carries                             answer
 ``query.describe`` every node source hash                         the clients it hosts, sizes, device
 ``train``          sampled    instruction, shared arrays or none  shared arrays, metrics
 ``train.joint``    one node   instruction, all partition ids      metrics (reference runs only)
+``train.task``     every      instruction, shared arrays or none  metrics and facts of one task, learned
+``train.round``    every      instruction, shared arrays or none  shared arrays, which numbers are the task's, metrics
 ``evaluate``       sampled    instruction, shared arrays or none  metrics of one split
+``evaluate.tasks`` every      instruction                         metrics of each task learned so far
 =================  =========  ==================================  =====================================
 
 Partition ids, not node ids, name clients: a node id is a random number that differs between runs.
@@ -30,11 +33,21 @@ from config import PROJECT_ROOT
 DESCRIBE = "query.describe"
 TRAIN = "train"
 TRAIN_JOINT = "train.joint"
+TRAIN_TASK = "train.task"
+TRAIN_ROUND = "train.round"
 EVALUATE = "evaluate"
+EVALUATE_TASKS = "evaluate.tasks"
 
 ARRAYS = "arrays"
 CONFIG = "config"
 METRICS = "metrics"
+FACTS = "facts"
+
+# Beside an array ``x`` of a task in training goes ``mask/x``: one bit for each number, whether it is the task's own.
+MASK = "mask/"
+
+# The method of a client that learns a task with a fresh model, apart from its stream.
+SCRATCH = "scratch"
 
 # A client with adaptive k says with the metric COLUMNS which columns of MIXING_MATRIX it kept.
 COLUMNS = "columns"
@@ -66,6 +79,9 @@ class Instruction:
         split: ``val`` or ``test``, for ``evaluate``.
         partition_ids: all clients of a joint training, comma-separated.
         task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
+        method: how to learn it: ``scratch``, or empty for ``continual.method``.
+        goal: validation that the task should reach, for cpg.
+        server_round: first round to train within the task, from 1; ``round`` numbers the rounds of all tasks, and their ends.
     """
 
     partition_id: int
@@ -82,6 +98,9 @@ class Instruction:
     split: str = "val"
     partition_ids: str = ""
     task: int = 0
+    method: str = ""
+    goal: float = 0.0
+    server_round: int = 1
 
     def to_record(self) -> ConfigRecord:
         """Return the record that travels."""
@@ -142,6 +161,18 @@ def message_to(node_id: int, message_type: str, instruction: Instruction, arrays
 def to_arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Wrap named arrays for the wire, in the order of their names."""
     return ArrayRecord({name: Array(np.asarray(tensors[name], order="C")) for name in sorted(tensors)})
+
+
+def to_masks(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Pack bool arrays for the wire, 8 numbers a byte, under names of their own."""
+    return {MASK + name: np.packbits(mask) for name, mask in masks.items()}
+
+
+def from_masks(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the arrays and their masks out of what came together."""
+    arrays = {name: value for name, value in tensors.items() if not name.startswith(MASK)}
+    bits = {name: np.unpackbits(tensors[MASK + name], count=value.size).astype(bool) for name, value in arrays.items()}
+    return arrays, {name: mask.reshape(arrays[name].shape) for name, mask in bits.items()}
 
 
 def from_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:

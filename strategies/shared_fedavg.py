@@ -11,7 +11,7 @@ fixed order, several clusters (``strategy.scope``) are averaged apart, and a rou
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -175,17 +175,18 @@ class SharedFedAvg(FedAvg):
 
     def _wire(self, arrays: ArrayRecord) -> dict[str, ArrayRecord]:
         tensors = from_arrays(arrays)
-        return {name: self.job.wire(_of_cluster(tensors, name)) for name in self.clusters}
+        return {name: self.job.wire(of_cluster(tensors, name)) for name in self.clusters}
 
     def _shapes(self, arrays: dict[str, np.ndarray], client: ClientInfo) -> dict[str, tuple[int, ...]]:
-        own = _of_cluster(arrays, self.cluster_of[client.partition_id])
+        own = of_cluster(arrays, self.cluster_of[client.partition_id])
         return {name: value.shape for name, value in own.items()}
 
     def _weight(self, reply: Message) -> float:
         return float(_metrics(reply)["num-examples"]) if self.job.config.strategy.weighting == "examples" else 1.0  # type: ignore[arg-type]
 
 
-def _of_cluster(tensors: dict[str, np.ndarray], cluster: str) -> dict[str, np.ndarray]:
+def of_cluster(tensors: Mapping[str, np.ndarray], cluster: str) -> dict[str, np.ndarray]:
+    """Return the tensors of one cluster out of those of all, ``cluster/tensor``, without its name."""
     prefix = f"{cluster}/"
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 

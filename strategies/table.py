@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from config import RunConfig
-from strategies import full_fedavg, joint, late_joiner, local, shared_fedavg
+from strategies import continual, full_fedavg, joint, late_joiner, local, shared_fedavg, stream_fedavg
 from strategies.job import Job
 from strategies.protocol import RunError
 
@@ -16,16 +17,21 @@ STRATEGIES: dict[str, Callable[[Job], None]] = {
     "joint": joint.run,
     "late-joiner": late_joiner.run,
 }
+"""Strategies for one task a client."""
+
+STREAMS: dict[str, Callable[[Job], None]] = {
+    "continual": continual.run,
+    "shared-fedavg": stream_fedavg.run,
+    "local": partial(stream_fedavg.run, arm="local", exchange=False),
+}
+"""Strategies that lead clients through a stream of tasks; the others would train the first task and leave the rest out."""
 
 # Strategies that are a control themselves, or carry their own.
-WITHOUT_CONTROL = ("local", "late-joiner")
-
-STREAMS: frozenset[str] = frozenset()
-"""Strategies that lead clients through a stream of tasks; the others would train the first task and leave the rest out."""
+WITHOUT_CONTROL = ("local", "late-joiner", "continual")
 
 
 def check_tasks(config: RunConfig) -> None:
-    """Refuse a stream of tasks under a strategy that does not walk it.
+    """Refuse a number of tasks that a strategy is not for.
 
     Raises:
         RunError: names both settings.
@@ -34,8 +40,10 @@ def check_tasks(config: RunConfig) -> None:
     if number > 1 and name not in STREAMS:
         raise RunError(
             f"strategy.name = '{name}' trains one task a client, found data.tasks-per-client = {number}: "
-            f"use 1, or a strategy for streams of tasks ({', '.join(sorted(STREAMS)) or 'there is none yet'})"
+            f"use 1, or a strategy for streams of tasks ({', '.join(sorted(STREAMS))})"
         )
+    if number == 1 and name not in STRATEGIES:
+        raise RunError(f"strategy.name = '{name}' walks a stream, found data.tasks-per-client = 1: use 2 or more")
 
 
 def run(job: Job) -> None:
@@ -45,7 +53,8 @@ def run(job: Job) -> None:
         RunError: the strategy cannot train the tasks of the config, see :func:`check_tasks`.
     """
     check_tasks(job.config)
-    name = job.config.strategy.name
+    name, streams = job.config.strategy.name, job.config.data.tasks_per_client > 1
     if job.config.strategy.control and name not in WITHOUT_CONTROL:
-        local.run(job, arm="control")
-    STRATEGIES[name](job)
+        control = partial(stream_fedavg.run, exchange=False) if streams else local.run
+        control(job, arm="control")
+    (STREAMS if streams else STRATEGIES)[name](job)

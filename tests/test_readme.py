@@ -31,10 +31,10 @@ def test_command(command, tmp_path):
         subprocess.run(["make", "-n", *words[1:]], cwd=PROJECT_ROOT, check=True, capture_output=True, timeout=60)
     elif words[0].endswith("flwr"):
         assert words[1:] == ["run", ".", "--stream"]  # run for real in simulations/test_flower.py
-    elif words[1] == "compare":
+    elif words[1] in ("compare", "report"):
         quick = str(PROJECT_ROOT / "simulations" / "quick.toml")
         call(["run", quick, "--seeds", "0,1", "--set", "run.name=r", *LESS], tmp_path)
-        call(["compare", *(str(path) for path in sorted(tmp_path.glob(words[2])))], tmp_path)
+        call([words[1], *(str(path) for path in sorted(tmp_path.glob(words[2])))], tmp_path)
     else:
         assert words[:2] == [".venv/bin/backpack", "run"]
         call(["run", str(PROJECT_ROOT / words[2]), *words[3:], *LESS], tmp_path)

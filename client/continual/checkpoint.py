@@ -45,5 +45,11 @@ def steps(folder: Path, task: int) -> list[int]:
     return sorted(int(path.stem.removeprefix(prefix)) for path in folder.glob(f"{prefix}*.json"))
 
 
+def clear(folder: Path, task: int) -> None:
+    """Remove all checkpoints of a task."""
+    for step in steps(folder, task):
+        remove_record(folder / _name(task, step))
+
+
 def _name(task: int, step: int) -> str:
     return f"task-{task}-{step:04d}"

@@ -7,7 +7,8 @@
     GROW     only if validation < goal - epsilon and the cap is not reached; what was trained stays, and is trained further
     PRUNE    one stage for each ratio: the cubic schedule from the ratio before, with picks as they are
     CHOOSE   go back to the largest ratio that meets the goal; if the unpruned task did not meet it, to the largest that does
-             not fall below the unpruned validation by more than the tolerance; if there is none, to the unpruned task
+             not fall below the unpruned validation by more than the tolerance; if there is none, to the unpruned task. What
+             later tasks need at least (``least_ratio``) is freed in any case
     RETRAIN  beginning with the learned picks; undone if validation falls
 
 After each state one fact is recorded and one checkpoint written. Killed at any time and started again, a task ends with the
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.continual.cpg_state import (
     CPGSettings,
@@ -74,12 +75,14 @@ def learn(
     record: Record = ignore,
     *,
     folder: Path | None = None,
+    scores: Tensor | None = None,
     decide: Validate = balanced_accuracy_of,
 ) -> Progress:
     """Learn one task, or go on with it; the model and the memory hold it afterwards.
 
     Each state is recorded with ``state``, ``next``, ``task``, ``stage``, ``ratio``, ``validation``, ``growths``, ``owned``,
-    ``free`` and ``width``. ``no-free-weights`` and ``goal-not-met`` are recorded besides, before the state that found out.
+    ``free`` and ``width``, and ``epochs`` and ``loss`` if it trained. ``no-free-weights``, ``goal-not-met`` and
+    ``pruned-below-goal`` are recorded besides, before the state that found out.
 
     Args:
         model: with the head of the task and, as a start, other private tensors in it; gets owners if it has none. If there is
@@ -90,6 +93,7 @@ def learn(
         settings: see there.
         record: takes facts.
         folder: of checkpoints; the last one stays there until the caller removes it. None: no checkpoints.
+        scores: of picks, of a task that was trained elsewhere and goes on here.
         decide: returns the validation, higher is better.
 
     Raises:
@@ -100,7 +104,7 @@ def learn(
     if memory.latest > task:
         raise ValueError(f"task {task} cannot be trained: task {memory.latest} came after it and builds on it")
     attach_owners(model)
-    run = Run(model, memory, task, data, settings, record, decide)
+    run = Run(model, memory, task, data, settings, record, decide, scores=scores)
     if folder is not None and not restore(run, folder):
         store(run, folder)
     while run.progress.state is not State.DONE:
@@ -123,9 +127,9 @@ def begin_task(run: Run) -> dict[str, Any]:
 
 
 def claim(run: Run) -> int:
-    """Claim all free weights; record if there is none."""
+    """Claim all free weights; record if the task has none."""
     claimed = claim_free(run.model, run.task)
-    if not claimed:
+    if run.task not in count_owned(run.model):
         run.record("no-free-weights", task=run.task)
     return claimed
 
@@ -142,12 +146,12 @@ def train_task(run: Run) -> dict[str, Any]:
     progress.unpruned = progress.validation
     if not run.goal_met and wider(run) != widths(run.model):
         progress.state = State.GROW
-        return {"loss": loss, "stage": progress.growths}
+        return {"loss": loss, "stage": progress.growths, "epochs": settings.train_epochs}
     if not run.goal_met:
         run.record("goal-not-met", task=run.task, goal=settings.goal, validation=progress.validation)
     run.kept = snapshot(run)
     progress.state = State.PRUNE if settings.ratios and count_owned(run.model).get(run.task) else State.CHOOSE
-    return {"loss": loss, "stage": progress.growths}
+    return {"loss": loss, "stage": progress.growths, "epochs": settings.train_epochs}
 
 
 def wider(run: Run) -> dict[str, int]:
@@ -185,18 +189,21 @@ def prune_stage(run: Run) -> dict[str, Any]:
     close_session(run, session)
     progress.stages.append(progress.validation)
     lowest, stop = floors(run)
-    if progress.validation >= lowest:
+    if progress.validation >= lowest or run.required(stage):
         run.kept, progress.chosen = snapshot(run), stage
-    if progress.validation < stop or stage == len(settings.ratios) - 1:
+    if (progress.validation < stop and not run.required(stage + 1)) or stage == len(settings.ratios) - 1:
         progress.state = State.CHOOSE
-    return {"stage": stage, "ratio": ratio, "loss": loss}
+    return {"stage": stage, "ratio": ratio, "loss": loss, "epochs": settings.prune_epochs}
 
 
 def floors(run: Run) -> tuple[float, float]:
     """Return the validation that a stage needs to be chosen, and the one below which pruning stops."""
     settings = run.settings
-    lowest = settings.goal - settings.epsilon if run.goal_met else run.progress.unpruned - settings.tolerance
-    return lowest, min(lowest, settings.goal - settings.tolerance) if run.goal_met else lowest
+    if settings.goal is None or not run.goal_met:
+        lowest = run.progress.unpruned - settings.tolerance
+        return lowest, lowest
+    lowest = settings.goal - settings.epsilon
+    return lowest, min(lowest, settings.goal - settings.tolerance)
 
 
 def choose_ratio(run: Run) -> dict[str, Any]:
@@ -205,6 +212,8 @@ def choose_ratio(run: Run) -> dict[str, Any]:
     go_back(run, run.kept)
     run.kept = {}
     progress.validation = progress.stages[progress.chosen] if progress.chosen >= 0 else progress.unpruned
+    if progress.validation < floors(run)[0] and run.required(progress.chosen):
+        run.record("pruned-below-goal", task=run.task, goal=run.settings.goal, validation=progress.validation)
     progress.state = State.RETRAIN
     return {"stage": progress.chosen, "ratio": run.ratio(progress.chosen)}
 
@@ -227,6 +236,7 @@ def retrain_task(run: Run) -> dict[str, Any]:
         "stage": progress.chosen,
         "ratio": run.ratio(progress.chosen),
         "loss": loss,
+        "epochs": settings.retrain_epochs,
         "retrained": found,
         "accepted": found >= held,
     }
@@ -245,7 +255,7 @@ def fit(
 ) -> float:
     """Train a session in the random stream of its state and stage; return the loss."""
     device = session.values.device
-    with random_stream(run.settings.seed, run.task, f"cpg/{run.progress.state}", stage, device) as generator:
+    with random_stream(run.settings.seed, run.task, run.progress.state.value, stage, device) as generator:
         return train(
             run.model,
             session,

@@ -41,7 +41,8 @@ class CPGSettings:
 
     Attributes:
         goal: validation (balanced accuracy, in [0, 1]) that the task should reach: what a model of its own reaches, or one
-            finetuned from an earlier task. 0: never grow, and prune as far as the ratios go.
+            finetuned from an earlier task. 0: never grow, and prune as far as the ratios go. None: never grow, and prune as
+            long as validation does not fall below the unpruned one by more than the tolerance.
         epsilon: a validation of goal - epsilon meets the goal.
         tolerance: pruning goes on while validation >= goal - tolerance, as a later stage may recover. If the goal was never
             met, it is counted from the unpruned validation, and may be lost.
@@ -50,6 +51,8 @@ class CPGSettings:
         prune_share: part of a stage's steps in which the ratio rises; the rest recovers (paper: 4 of 20 epochs).
         prune_every: steps between two prunings (paper: 10).
         ratios: ascending; share of own and free weights of each layer that is free after the stage, in [0, 1).
+        least_ratio: the task frees this share even where validation falls, so that later tasks have weights: the first of
+            ``ratios`` that is not below it is reached and counts as good. 0: it need not.
         retrain_epochs: of RETRAIN (paper: 30).
         prune_learning_rate: of PRUNE, constant (paper: a tenth of that of TRAIN).
         retrain_learning_rate: of RETRAIN (paper: a tenth).
@@ -60,7 +63,7 @@ class CPGSettings:
         seed: of everything random.
     """
 
-    goal: float
+    goal: float | None
     epsilon: float = 0.0
     tolerance: float = 0.02
     train_epochs: int = 10
@@ -68,6 +71,7 @@ class CPGSettings:
     prune_share: float = 0.5
     prune_every: int = 10
     ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    least_ratio: float = 0.0
     retrain_epochs: int = 4
     prune_learning_rate: float = 2e-4
     retrain_learning_rate: float = 2e-4
@@ -143,8 +147,12 @@ class Run:
 
     @property
     def goal_met(self) -> bool:
-        """Whether the task met its goal unpruned."""
-        return self.progress.unpruned >= self.settings.goal - self.settings.epsilon
+        """Whether the task met its goal unpruned; without one it did."""
+        return self.settings.goal is None or self.progress.unpruned >= self.settings.goal - self.settings.epsilon
+
+    def required(self, stage: int) -> bool:
+        """Whether a stage is pruned and kept whatever its validation; see ``least_ratio``."""
+        return self.ratio(stage - 1) < self.settings.least_ratio
 
     def ratio(self, stage: int) -> float:
         """Ratio of a stage; 0 before the first."""

@@ -8,6 +8,7 @@ each parameter outside its head. AdamW divides a gradient by its size, so what `
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,13 +69,9 @@ def learn(
     missing = sorted(set(memory.records) - set(anchors) - {task})
     if missing:
         raise ValueError(f"tasks {missing} have no anchor: pass the dictionary that they were learned with")
-    earlier = [anchor for done, anchor in anchors.items() if done != task]
+    penalty = penalty_of(model, anchors, task, settings.strength)
+    written = finetune.learn(model, memory, task, data, settings, record, penalty=penalty)
     known = dict(model.named_parameters())
-
-    def penalty() -> Tensor:
-        return torch.stack([quadratic_penalty(known, a.fisher, a.parameters, settings.strength) for a in earlier]).sum()
-
-    written = finetune.learn(model, memory, task, data, settings, record, penalty=penalty if earlier else None)
     names = [name for name, p in known.items() if p.requires_grad and group_of(name) in finetune.SHARED]
     device = known[names[0]].device
     with random_stream(settings.seed, task, "ewc/fisher", 0, device) as generator:
@@ -83,3 +80,14 @@ def learn(
         fisher = fisher_diagonal(model, inputs, labels, names, generator=generator)
     anchors[task] = Anchor(fisher, {name: known[name].detach().clone() for name in names})
     return written
+
+
+def penalty_of(model: nn.Module, anchors: Mapping[int, Anchor], task: int, strength: float) -> Callable[[], Tensor] | None:
+    """Return what to add to the loss of a task, as a function; None: there is no earlier task."""
+    earlier = [anchor for done, anchor in anchors.items() if done != task]
+    known = dict(model.named_parameters())
+
+    def penalty() -> Tensor:
+        return torch.stack([quadratic_penalty(known, a.fisher, a.parameters, strength) for a in earlier]).sum()
+
+    return penalty if earlier else None

@@ -62,7 +62,7 @@ def learn(
     claim_free(model, task)
     how = settings.optimisation
     device = next(model.parameters()).device
-    with random_stream(settings.seed, task, "finetune/train", 0, device) as generator:
+    with random_stream(settings.seed, task, "train", 0, device) as generator:
         loss = train(
             model,
             model,
@@ -73,7 +73,8 @@ def learn(
             generator=generator,
             penalty=penalty,
         )
-    record("train", task=task, loss=loss, validation=validate(model, model, data.val), **counts(model, task))
+    found = validate(model, model, data.val)
+    record("train", task=task, loss=loss, epochs=settings.train_epochs, validation=found, **counts(model, task))
     return remember(model, memory, task, torch.ones(count_pickable(model, task), dtype=torch.bool), SHARED)
 
 

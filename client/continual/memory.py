@@ -1,7 +1,8 @@
 """What a client remembers of its tasks: picks, private tensors and widths; the weights themselves are in the model.
 
-One model + for each task 1 bit per weight it can pick + its private tensors is all that is stored, as arrays and facts for
-:func:`models.storage.save_record`. A task's model can be taken out whole (:func:`task_model`), as a plain model of its own.
+One model + for each task 1 bit per ownable weight + its private tensors is all that is stored, as arrays and facts for
+:func:`models.storage.save_record`: where earlier tasks own a weight the bit is a pick, elsewhere it says whether the task owns
+it. A task's model can be taken out whole (:func:`task_model`), as a plain model of its own.
 
 Source: CPG (Hung et al., NeurIPS 2019). Unlike theirs, a pick is one bit and exists only where 0 < owner < task.
 """
@@ -9,6 +10,7 @@ Source: CPG (Hung et al., NeurIPS 2019). Unlike theirs, a pick is one bit and ex
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from client.continual.grow import set_widths, widths
 from client.continual.ownership import (
+    OWNER,
     attach_owners,
     check_task,
     effective_weights,
@@ -31,7 +34,8 @@ from models.groups import Group, copy_model, get_tensors, group_of, named_tensor
 
 AdapterPolicy = Literal["private", "first"]
 MODEL = "model."
-VERSION = 1
+OWNED = re.compile(r"task-(\d+)\.owned")
+VERSION = 2
 
 
 class ForgottenError(RuntimeError):
@@ -214,7 +218,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def pack(model: nn.Module, memory: Memory) -> tuple[Arrays, dict[str, Any]]:
     """Return everything as arrays and JSON facts: the model as it is, and the records of its tasks."""
-    arrays = {MODEL + name: value for name, value in get_arrays(model, stored_names(model)).items()}
+    names = [name for name in stored_names(model) if not name.endswith(OWNER)]
+    arrays = {MODEL + name: value for name, value in get_arrays(model, names).items()}
+    arrays |= {f"task-{task}.owned": bits for task, bits in pack_owners(model).items()}
     for task, record in memory.records.items():
         arrays |= {f"task-{task}.{name}": _array(value) for name, value in record.private.items()}
         arrays[f"task-{task}.picks"] = record.picks
@@ -224,6 +230,38 @@ def pack(model: nn.Module, memory: Memory) -> tuple[Arrays, dict[str, Any]]:
     }
     facts = {"version": VERSION, "adapter": memory.adapter, "base": memory.base, "widths": widths(model), "tasks": tasks}
     return arrays, facts
+
+
+def pack_owners(model: nn.Module) -> dict[int, np.ndarray]:
+    """Return for each task up to the last owner one bit for each weight that no earlier task owns: whether the task does."""
+    left = torch.cat([owner.reshape(-1) for owner in owners(model).values()]).cpu().numpy()
+    found = {}
+    for task in range(1, int(left.max()) + 1):
+        mine = left == task
+        found[task] = np.packbits(mine)
+        left = left[~mine]
+    return found
+
+
+@torch.no_grad()
+def unpack_owners(model: nn.Module, bits: Mapping[int, np.ndarray]) -> None:
+    """Put what :func:`pack_owners` returned into a model of the same widths.
+
+    Raises:
+        ValueError: there are more or fewer bits than weights.
+    """
+    own = owners(model)
+    flat = np.zeros(sum(owner.numel() for owner in own.values()), np.uint8)
+    left = np.arange(len(flat))
+    for task, packed in sorted(bits.items()):
+        if len(packed) != -(-len(left) // 8):
+            raise ValueError(f"found {len(packed)} bytes of owners of task {task}, expected {-(-len(left) // 8)}")
+        mine = np.unpackbits(packed, count=len(left)).astype(bool)
+        flat[left[mine]] = task
+        left = left[~mine]
+    parts = torch.split(torch.from_numpy(flat), [owner.numel() for owner in own.values()])
+    for owner, part in zip(own.values(), parts, strict=True):
+        owner.copy_(part.view(owner.shape))
 
 
 def unpack(model: nn.Module, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Memory:
@@ -241,17 +279,20 @@ def unpack(model: nn.Module, arrays: Mapping[str, np.ndarray], facts: Mapping[st
     own = {name.removeprefix(MODEL): value for name, value in arrays.items() if name.startswith(MODEL)}
     known = named_tensors(model)
     other = {n: torch.from_numpy(v.copy()) for n, v in own.items() if n in known and known[n].shape != v.shape}
-    wrong = set(own) ^ set(stored_names(model)) | {name for name in other if group_of(name) is Group.BACKBONE}
+    expected = {name for name in stored_names(model) if not name.endswith(OWNER)}
+    wrong = set(own) ^ expected | {name for name in other if group_of(name) is Group.BACKBONE}
     if wrong:
         raise ValueError(f"{sorted(wrong)} are missing or have other shapes: the model was built with other settings")
     install(model, other)
     set_arrays(model, own)
+    unpack_owners(model, {int(OWNED.fullmatch(name)[1]): bits for name, bits in arrays.items() if OWNED.fullmatch(name)})  # type: ignore[index]
     memory = Memory(facts["adapter"], base=dict(facts.get("base", {})))
     dtypes = {name: tensor.dtype for name, tensor in named_tensors(model).items()}
     for task, fact in facts["tasks"].items():
         prefix = f"task-{task}."
         mine = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
         picks = mine.pop("picks")
+        mine.pop("owned", None)
         private = {name: torch.from_numpy(value.copy()).to(dtypes[name]) for name, value in mine.items()}
         memory.records[int(task)] = TaskRecord(fact["widths"], picks, fact["pickable"], private, fact["digest"])
     return memory
@@ -263,27 +304,28 @@ def _array(value: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StoredBytes:
-    """Bytes of tensors on disk: weights and private tensors of the model, its owners, and what the tasks add."""
+    """Bytes of tensors on disk: weights and private tensors of the model as it is, and what the tasks add.
+
+    ``masks`` are owners and picks together, at most one bit per ownable weight and task.
+    """
 
     model: int
-    owners: int
-    picks: int
+    masks: int
     private: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.model + self.owners + self.picks + self.private
+        return self.model + self.masks + self.private
 
 
 def stored_bytes(model: nn.Module, memory: Memory) -> StoredBytes:
-    """Return what :func:`pack` stores: one model + for each task 1 bit per weight it can pick + its private tensors."""
-    own = sum(owner.nbytes for owner in owners(model).values())
+    """Return what :func:`pack` stores: one model + for each task 1 bit per ownable weight + its private tensors."""
     tensors = named_tensors(model)
+    picks = sum(record.picks.nbytes for record in memory.records.values())
     return StoredBytes(
-        model=_bytes(tensors[name] for name in stored_names(model)) - own,
-        owners=own,
-        picks=sum(record.picks.nbytes for record in memory.records.values()),
+        model=_bytes(tensors[name] for name in stored_names(model) if not name.endswith(OWNER)),
+        masks=picks + sum(bits.nbytes for bits in pack_owners(model).values()),
         private=sum(_bytes(record.private.values()) for record in memory.records.values()),
     )
 

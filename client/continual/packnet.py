@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from client.continual.memory import Memory, TaskRecord
-from client.continual.ownership import attach_owners, claim_free
+from client.continual.ownership import attach_owners, claim_free, count_owned
 from client.continual.prune import prune_once
 from client.continual.session import begin, finish
 from client.continual.train import Optimisation, Record, TaskData, counts, ignore, random_stream, train, validate
@@ -41,7 +41,12 @@ class PackNetSettings:
 
 
 def learn(
-    model: nn.Module, memory: Memory, task: int, data: TaskData, settings: PackNetSettings, record: Record = ignore
+    model: nn.Module,
+    memory: Memory,
+    task: int,
+    data: TaskData,
+    settings: PackNetSettings,
+    record: Record = ignore,
 ) -> TaskRecord:
     """Learn one task; the model and the memory hold it afterwards.
 
@@ -56,7 +61,8 @@ def learn(
         record: takes ``train``, ``prune`` and ``retrain`` with validation and counts.
     """
     attach_owners(model)
-    if not claim_free(model, task):
+    claim_free(model, task)
+    if task not in count_owned(model):
         record("no-free-weights", task=task)
     session = begin(model, memory, task, picking=False, empty=True)
     device = session.values.device
@@ -69,10 +75,10 @@ def learn(
             released = prune_once(session, settings.ratio)
             record("prune", task=task, ratio=settings.ratio, released=released, **counts(model, task))
         groups = session.parameter_groups(settings.optimisation.weight_decay)
-        with random_stream(settings.seed, task, f"packnet/{name}", 0, device) as generator:
+        with random_stream(settings.seed, task, name, 0, device) as generator:
             loss = train(
                 model, session, groups, data, settings.optimisation, epochs=epochs, generator=generator, learning_rate=rate
             )
         found = validate(model, session, data.val)
-        record(name, task=task, loss=loss, validation=found, **counts(model, task))
+        record(name, task=task, loss=loss, epochs=epochs, validation=found, **counts(model, task))
     return finish(session)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from client.continual.memory import Memory, TaskRecord
 from client.continual.ownership import attach_owners, claim_free
@@ -35,7 +35,14 @@ class PiggybackSettings:
 
 
 def learn(
-    model: nn.Module, memory: Memory, task: int, data: TaskData, settings: PiggybackSettings, record: Record = ignore
+    model: nn.Module,
+    memory: Memory,
+    task: int,
+    data: TaskData,
+    settings: PiggybackSettings,
+    record: Record = ignore,
+    *,
+    scores: Tensor | None = None,
 ) -> TaskRecord:
     """Learn one task; the model and the memory hold it afterwards.
 
@@ -46,17 +53,19 @@ def learn(
         data: of the task.
         settings: see there.
         record: takes ``train`` with validation, counts and the share of picks.
+        scores: of picks, of a task that was trained elsewhere and goes on here.
     """
     attach_owners(model)
     if not memory.records:
         claim_free(model, task)
-    session = begin(model, memory, task, empty=True)
+    session = begin(model, memory, task, scores, empty=True)
     how = settings.optimisation
     groups = session.parameter_groups(how.weight_decay, scores={"lr": how.score_learning_rate})
-    with random_stream(settings.seed, task, "piggyback/train", 0, session.values.device) as generator:
+    with random_stream(settings.seed, task, "train", 0, session.values.device) as generator:
         loss = train(model, session, groups, data, how, epochs=settings.train_epochs, generator=generator)
     picks = session.picks()
     share = picks.float().mean().item() if len(picks) else None
     found = validate(model, session, data.val)
-    record("train", task=task, loss=loss, validation=found, picked=share, **counts(model, task))
+    told = {"loss": loss, "epochs": settings.train_epochs, "validation": found, "picked": share}
+    record("train", task=task, **told, **counts(model, task))
     return finish(session)

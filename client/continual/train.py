@@ -135,7 +135,10 @@ def counts(model: nn.Module, task: int) -> dict[str, Any]:
 
 @contextmanager
 def random_stream(seed: int, task: int, state: str, stage: int, device: torch.device) -> Iterator[torch.Generator]:
-    """Seed PyTorch (dropout) and yield a generator (batches, augmentation), both from (seed, task, state, stage) alone."""
+    """Seed PyTorch (dropout) and yield a generator (batches, augmentation), both from (seed, task, state, stage) alone.
+
+    So all methods train a task, before they prune anything, in the same order of batches.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         own = seed_for(seed, task, stage, state)
         torch.manual_seed(own)
@@ -153,6 +156,7 @@ def train(
     generator: torch.Generator,
     learning_rate: float | None = None,
     decay: bool = True,
+    span: tuple[int, int] | None = None,
     penalty: Callable[[], Tensor] | None = None,
     after_step: Callable[[int, torch.optim.Optimizer], object] | None = None,
 ) -> float:
@@ -169,6 +173,7 @@ def train(
         generator: of shuffling and augmentation.
         learning_rate: in place of that of ``how``.
         decay: by the schedule of ``how``; else the rates are constant.
+        span: where these epochs are in a longer schedule: epochs before them, and of all of it; None: they are all of it.
         penalty: a scalar added to the loss of each step, not to the loss returned.
         after_step: called with the number of steps done, from 1, and the optimizer of the weights.
 
@@ -180,13 +185,14 @@ def train(
     peaks = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     device = groups[0]["params"][0].device
     weight = None if data.class_weights is None else data.class_weights.to(device)
-    total, step, mean = epochs * steps_per_epoch(data.train, how.batch_size), 0, 0.0
+    per_epoch, (done, all_epochs) = steps_per_epoch(data.train, how.batch_size), span or (0, epochs)
+    before, total, step, mean = done * per_epoch, all_epochs * per_epoch, 0, 0.0
     model.train()
     for _ in range(epochs):
         losses = []
         for inputs, labels in batches(data.train, how.batch_size, generator):
             for group, peak in peaks:
-                group["lr"] = peak * how.rate(step, total, group) if decay else peak
+                group["lr"] = peak * how.rate(before + step, total, group) if decay else peak
             if data.augment is not None:
                 inputs = data.augment(inputs, generator)
             loss = step_once(compute, optimizers, inputs.to(device), labels.to(device), weight, how.clip_norm, penalty)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from server import continual_summary
-from server.continual_summary import average_accuracies, cells, results, score, streams
+from server.continual_summary import SCORES, average_accuracies, cells, matrix_cells, mean_matrix, results, score, streams
 from server.summary import lines
 from server.summary import results as summary_of
 from simulations import runner
@@ -135,13 +135,35 @@ def test_table_for_log_and_screen(tmp_path, capsys):
         ["mean", "0.600", "-0.200", "+0.300"],
         ["control", "0.500", "+0.000", "+0.000"],
     ]
-    assert lines(outcome)[-4:] == continual_summary.lines(outcome["streams"])
-    assert lines(outcome)[-1].split() == ["control", "0.500", "+0.000", "+0.000"]
+    assert lines(outcome)[-9:] == continual_summary.lines(outcome["streams"])
+    assert [line.split() for line in lines(outcome)[-6:]] == [
+        ["control", "0.500", "+0.000", "+0.000"],
+        ["accuracy", "on", "task", "j", "after", "learning", "i", "tasks,", "mean", "over", "clients"],
+        ["learned", "task", "0", "task", "1", "task", "2"],
+        ["1", "0.700"],
+        ["2", "0.900", "0.800"],
+        ["3", "0.600", "0.500", "0.700"],
+    ]
     (tmp_path / "results.json").write_text(json.dumps(outcome))
     runner.show(tmp_path)
     shown = capsys.readouterr().out
     assert "streams of tasks" in shown
     assert "+0.300" in shown
+
+
+def test_mean_matrix_is_over_the_clients_that_have_an_entry():
+    table = [{"matrix": [[0.5, None], [0.25, 1.0]]}, {"matrix": [[1.0, None], [None, 0.5]]}, {"matrix": [[0.0]]}]
+    assert mean_matrix(table) == [[0.5, None], [0.25, 0.75]]
+    assert matrix_cells(table) == [["learned", "task 0", "task 1"], ["1", "0.500", ""], ["2", "0.250", "0.750"]]
+    assert (mean_matrix([]), matrix_cells([])) == ([], [])
+
+
+def test_forward_transfer_is_the_gain_over_training_from_scratch():
+    assert (SCORES["transfer_gain"], SCORES["forward_transfer"]) == ("FWT", "zero-shot")
+    scratch = [evaluated("scratch-tasks", 0, 1, task, value) for task, value in enumerate((0.6, 0.9, 0.4))]
+    before = {(0, 1): 0.4, (0, 2): 0.2, (1, 1): 0.6, (2, 2): 0.1}
+    head, one, *_ = cells(results([*CLIENTS, *walk("federated", 0, HAND | before), *scratch]))
+    assert (head[4:], one[4:]) == (["FWT", "zero-shot"], ["+0.100", "+0.050"])
 
 
 def test_a_score_as_text():

@@ -24,7 +24,7 @@ def backpack(*words: str, cwd: Path, **environment: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["compare", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["compare", "--help"], ["report", "--help"]])
 def test_help_imports_neither_torch_nor_flwr(words):
     code = f"import sys\nsys.argv = ['backpack', *{words!r}]\nfrom simulations.cli import main\ntry:\n    main()\nfinally:\n"
     code += "    print(sorted({'torch', 'flwr', 'ray', 'numpy', 'pandas'} & set(sys.modules)), file=sys.stderr)"
@@ -100,6 +100,17 @@ def test_compare_names_a_folder_that_is_no_run(tmp_path):
     shown = backpack("compare", str(tmp_path), cwd=tmp_path)
     assert shown.returncode == 2
     assert "expected the folder of a completed run" in shown.stderr
+
+
+def test_report_of_a_run_and_of_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text('{"status": "running"}')
+    shown = backpack("report", "run", cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (0, "run/report.html\n")
+    assert "running" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    shown = backpack("report", "run", str(tmp_path), cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "expected the folder of a run" in shown.stderr
 
 
 def test_a_run_killed_with_sigkill_resumes_to_the_same_bits(tmp_path):

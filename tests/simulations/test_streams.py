@@ -29,8 +29,7 @@ def walk(job):
 
 @pytest.fixture
 def config(monkeypatch, tmp_path):
-    monkeypatch.setitem(table.STRATEGIES, "local", walk)
-    monkeypatch.setattr(table, "STREAMS", frozenset({"local"}))
+    monkeypatch.setitem(table.STREAMS, "local", walk)
     return parse({**SMALL, "run.output-dir": str(tmp_path), "run.name": "stream"})
 
 
@@ -73,5 +72,5 @@ def test_a_class_without_validation_is_recorded(config, monkeypatch):
 
 
 def test_a_strategy_for_one_task_is_refused_before_anything_starts(tmp_path):
-    with pytest.raises(ConfigError, match="'local' trains one task a client"):
-        runner.check(parse({**SMALL, "run.output-dir": str(tmp_path), "run.name": "stream"}))
+    with pytest.raises(ConfigError, match="'joint' trains one task a client"):
+        runner.check(parse({**SMALL, "strategy.name": "joint", "run.output-dir": str(tmp_path), "run.name": "stream"}))

@@ -34,13 +34,12 @@ def test_the_task_travels():
     assert Instruction(0, "run", "token", "arm", "hash").task == 0
 
 
-@pytest.mark.parametrize("name", table.STRATEGIES)
-def test_a_strategy_for_one_task_refuses_a_stream(name, monkeypatch):
-    flat = {"strategy.name": name}
-    table.check_tasks(parse(flat))
-    streams = {**flat, "data.tasks-per-client": 3}
-    if name not in table.STREAMS:
-        with pytest.raises(RunError, match=f"strategy.name = '{name}'.*data.tasks-per-client = 3"):
-            table.run(job([], **streams))
-    monkeypatch.setattr(table, "STREAMS", frozenset({name}))
-    table.check_tasks(parse(streams))
+@pytest.mark.parametrize("name", sorted(set(table.STRATEGIES) | set(table.STREAMS)))
+def test_a_strategy_refuses_a_number_of_tasks_that_it_is_not_for(name):
+    for tasks, known in ((1, table.STRATEGIES), (3, table.STREAMS)):
+        flat = {"strategy.name": name, "data.tasks-per-client": tasks}
+        if name in known:
+            table.check_tasks(parse(flat))
+        else:
+            with pytest.raises(RunError, match=f"strategy.name = '{name}'.*data.tasks-per-client = {tasks}"):
+                table.run(job([], **flat))

@@ -239,6 +239,35 @@ def test_the_largest_ratio_that_meets_the_goal_is_chosen(script, chosen, stages)
     assert len(of(facts, "goal-not-met")) == (script[0] < 0.8)
 
 
+@pytest.mark.parametrize(("script", "chosen"), [([0.5, 0.5, 0.49, 0.48], 0.6), ([0.5, 0.49, 0.47], 0.2), ([0.5, 0.4], 0.0)])
+def test_without_a_goal_it_never_grows_and_keeps_what_it_has(script, chosen):
+    facts, *_ = one_task([*script, 1.0], goal=None, tolerance=0.021, growth_cap=2.0, retrain_epochs=0)
+    assert facts.events == ["begin", "train", *["prune"] * (len(script) - 1), "choose", "retrain"]
+    assert of(facts, "choose")[0]["ratio"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("script", "least", "chosen", "stages"),
+    [
+        ([0.8, 0.1, 0.1, 0.1], 0.0, 0.0, 1),
+        ([0.8, 0.1, 0.1, 0.1], 0.1, 0.2, 1),  # the first ratio that is not below
+        ([0.8, 0.1, 0.1, 0.1], 0.2, 0.2, 1),
+        ([0.8, 0.1, 0.1, 0.1], 0.3, 0.4, 2),
+        ([0.8, 0.1, 0.8, 0.1], 0.1, 0.2, 1),
+        ([0.8, 0.8, 0.1, 0.1], 0.1, 0.2, 2),
+        ([0.8, 0.8, 0.8, 0.1], 0.5, 0.6, 3),
+        ([0.5, 0.1, 0.1, 0.1], 0.3, 0.4, 2),  # the goal was never met
+        ([0.8, 0.1, 0.1, 0.1], 1.0, 0.6, 3),  # as far as the ratios go
+    ],
+)
+def test_what_later_tasks_need_is_freed_in_any_case(script, least, chosen, stages):
+    facts, *_ = one_task([*script, 1.0], goal=0.8, least_ratio=least, growth_step=0.0, retrain_epochs=0)
+    assert len(of(facts, "prune")) == stages
+    (choice,) = of(facts, "choose")
+    assert choice["ratio"] == chosen
+    assert len(of(facts, "pruned-below-goal")) == (choice["validation"] < min(0.8, script[0]) and chosen > 0)
+
+
 def test_it_goes_back_to_the_tensors_of_the_ratio():
     seen = []
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.continual.memory import Memory, count_pickable, pack, stored_bytes, unpack
+from client.continual.memory import Memory, count_pickable, pack, pack_owners, stored_bytes, unpack, unpack_owners
 from client.continual.ownership import claim_free, owners
 from client.continual.session import begin, finish
 from models.storage import save_record
@@ -19,11 +19,12 @@ def test_storage_is_one_model_and_a_bit_per_pick_and_private_tensors(tmp_path, a
         assert record.picks.nbytes == -(-record.pickable // 8)
     found = stored_bytes(model, memory)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    own = sum(owner.numel() for owner in owners(model).values())
+    weights = sum(owner.numel() for owner in owners(model).values())
     private = {task: sum(value.nbytes for value in record.private.values()) for task, record in memory.records.items()}
     assert found.model == 4 * parameters
-    assert found.owners == own
-    assert found.picks == sum(-(-count_pickable(model, task) // 8) for task in (1, 2, 3))
+    free = [weights - count_pickable(model, task) for task in (1, 2, 3)]
+    assert found.masks == sum(-(-count // 8) for count in [*free, *(weights - count for count in free)])
+    assert found.masks <= 3 * (weights / 8 + 2)  # a bit per weight and task, and the bytes that are not full
     assert found.private == sum(private.values())
     embedding = model.adapter.front.embed.weight.nbytes
     assert (private[2] <= private[1] - embedding) == (adapter == "first")
@@ -40,8 +41,28 @@ def test_a_task_costs_less_than_a_second_backbone():
     before = stored_bytes(model, memory)
     learn(model, memory, 2, "image")
     after = stored_bytes(model, memory)
-    assert (after.model, after.owners) == (before.model, before.owners)
-    assert after.picks - before.picks < before.owners / 8 + 1
+    assert after.model == before.model
+    assert after.masks - before.masks <= sum(owner.numel() for owner in owners(model).values()) / 8 + 2
+
+
+def test_owners_are_stored_by_hand():
+    model = small()
+    first = next(iter(owners(model).values()))
+    first.view(-1)[:6] = torch.tensor([2, 1, 0, 3, 1, 2])
+    packed = pack_owners(model)
+    assert packed.keys() == {1, 2, 3}
+    assert [np.unpackbits(bits, count=6 - found).tolist() for bits, found in zip(packed.values(), (0, 2, 4), strict=True)] == [
+        [0, 1, 0, 0, 1, 0],
+        [1, 0, 0, 1],
+        [0, 1],
+    ]
+    before = [owner.clone() for owner in owners(model).values()]
+    for owner in owners(model).values():
+        owner.fill_(9)
+    unpack_owners(model, packed)
+    assert all(torch.equal(*pair) for pair in zip(before, owners(model).values(), strict=True))
+    with pytest.raises(ValueError, match="bytes of owners of task 1"):
+        unpack_owners(model, {1: packed[1][:-1]})
 
 
 def test_picks_are_stored_by_hand():
