@@ -1,7 +1,8 @@
 """simulations/cpg_cifar100.toml says what CPG's experiment says."""
 
 from client.continual.grow import next_widths
-from client.continual.train import Optimisation, optimisation_of
+from client.continual.methods import optimisation
+from client.continual.train import Optimisation
 from config import PROJECT_ROOT, parse, read_toml
 from data_partition.cifar100 import SUPERCLASSES
 from data_partition.streams import task_subgroups
@@ -17,8 +18,9 @@ def test_tasks_are_the_superclasses_in_their_order():
 
 
 def test_optimisation():
-    found = optimisation_of(CONFIG.train, CONFIG.continual.score_learning_rate)
-    assert found == Optimisation(32, 1e-2, 5e-4, 4e-5, 0.0, "sgd", 0.9, "steps", (0.5, 0.8), 0.1, ((0.5, 0.2), (0.7, 0.0)))
+    scores = ((0.5, 0.2), (0.7, 0.0))
+    paper = Optimisation(32, 1e-2, 5e-4, 4e-5, 0.0, "sgd", 0.9, "steps", (0.5, 0.8), 0.1, scores)
+    assert optimisation(CONFIG) == paper
 
 
 def test_one_growth_gives_the_widths_of_one_and_a_half_times_the_parameters():

@@ -11,10 +11,12 @@ from client.continual.memory import Memory, pack, task_model
 from client.continual.ownership import claim_free, count_owned, ownable, owners
 from client.continual.prune import prune
 from client.continual.session import begin
-from client.continual.train import Optimisation, optimisation_of, train, validate
+from client.continual.train import Optimisation, TaskData, optimisation_of, train, validate
 from client.training import batches
-from config import Train, parse
-from tests.client.continual.helpers import changed, learn, logits_of, separable, small
+from config import Model, Train, parse
+from data_partition.client_data import Split
+from models.factory import build_model
+from tests.client.continual.helpers import learn, separable, small
 
 STEPS = {"optimizer": "sgd", "schedule": "steps", "clip_norm": 0.0, "weight_decay": 4e-5}
 
@@ -131,24 +133,33 @@ def test_pruning_while_sgd_trains_cuts_its_momentum():
     assert sizes[0] > sizes[1] > sizes[2] > len(session.values)
 
 
-@pytest.mark.parametrize("method", [cpg, packnet, piggyback])
+def enlarged(task):
+    """Images of 32 x 32 pixels, for a convolutional network."""
+    data = separable(task)
+    large = [Split(one.inputs.repeat_interleave(2, 2).repeat_interleave(2, 3), one.labels) for one in (data.train, data.val)]
+    return TaskData(*large)
+
+
+@pytest.mark.parametrize("method", [cpg, packnet, piggyback], ids=["cpg", "packnet", "piggyback"])
 def test_methods_learn_by_sgd_and_forget_nothing(method):
-    how = Optimisation(batch_size=5, learning_rate=0.05, score_learning_rate=1e-3, **STEPS)
+    how = Optimisation(batch_size=5, learning_rate=0.01, score_learning_rate=1e-3, **STEPS)
+    later = {"retrain_learning_rate": 1e-3, "optimisation": how}
     if method is cpg:
-        settings = cpg.CPGSettings(
-            goal=0.5, train_epochs=20, ratios=(0.3, 0.6), prune_every=2, prune_learning_rate=5e-3, optimisation=how
-        )
+        rates = {"prune_learning_rate": 1e-3, **later}
+        settings = cpg.CPGSettings(goal=0.5, train_epochs=10, ratios=(0.3, 0.6), prune_every=2, **rates)
     elif method is packnet:
-        settings = packnet.PackNetSettings(train_epochs=20, retrain_learning_rate=5e-3, optimisation=how)
+        settings = packnet.PackNetSettings(train_epochs=10, **later)
     else:
-        settings = piggyback.PiggybackSettings(train_epochs=20, optimisation=how)
-    model, memory, logits = small(num_classes=3), Memory(), []
+        settings = piggyback.PiggybackSettings(train_epochs=10, optimisation=how)
+    model, memory = build_model(Model(name="lenet5", dropout=0.0), "image", 3, seed=0), Memory()
+    first = {}
     for task in (1, 2):
-        method.learn(model, memory, task, separable(task), settings)
-        logits.append(logits_of(model, memory, "image"))
-        plain = task_model(model, memory, task, verify=True)
-        assert validate(plain, plain, separable(task).val) > 0.6  # chance is 1/3
-    assert changed(*logits) == []
+        method.learn(model, memory, task, enlarged(task), settings)
+        found = {done: task_model(model, memory, done, verify=True) for done in memory.records}
+        validation = enlarged(task).val
+        assert validate(found[task], found[task], validation) > 0.8  # chance is 1/3
+        first[task] = found[1](enlarged(1).val.inputs)
+    assert torch.equal(first[1], first[2])
     assert count_owned(model).get(0, 0) > 0 or method is piggyback
     assert all((weight[owners(model)[name] == 0] == 0).all() for name, weight in ownable(model).items())
 
