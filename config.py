@@ -26,10 +26,10 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
-DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1}
+DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1, "all": 1}
 CLASSES_PER_CLIENT = {
     "emojipairs": {"mixed": 4, "theme": 4, "siblings": 8, "tri": 12},
-    "cifar100": {"superclass": 5},
+    "cifar100": {"superclass": 5, "all": 100},
 }
 """Groupings of each data set, and the classes of one client in each."""
 IMAGE_SIDE = {"emojipairs": 32, "cifar100": 32}
@@ -57,6 +57,24 @@ def task_fault(num_classes: int, num_tasks: int) -> str:
         f"data.tasks-per-client = {num_tasks} does not split {num_classes} classes into equal tasks of 2 or more: "
         f"use one of {', '.join(map(str, possible))}"
     )
+
+
+def ascending_shares(value: str) -> tuple[float, ...]:
+    """Read comma-separated numbers between 0 and 1, ascending.
+
+    >>> ascending_shares("0.5, 0.8")
+    (0.5, 0.8)
+
+    Raises:
+        ValueError: they are something else.
+    """
+    try:
+        found = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        found = (-1.0,)
+    if list(found) != sorted(set(found)) or not all(0 < share < 1 for share in found):
+        raise ValueError("expected comma-separated numbers between 0 and 1, ascending, such as '0.3,0.5,0.7'")
+    return found
 
 
 class Section(BaseModel):
@@ -99,8 +117,8 @@ class Data(Section):
 
     dataset: Literal["emojipairs", "cifar100"] = "emojipairs"
     data_dir: str = Field("", description="folder of the data files; empty: the files shipped with the project")
-    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass"] = Field(
-        "tri", description="what a client owns; superclass is that of cifar100, the others are those of emojipairs"
+    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass", "all"] = Field(
+        "tri", description="what a client owns; superclass and all (one client) are of cifar100, the others of emojipairs"
     )
     concepts: Literal["shared", "disjoint"] = Field(
         "disjoint", description="whether clients of one class group own the same or different training concepts"
@@ -112,6 +130,9 @@ class Data(Section):
     )
     seed: CountOrZero = Field(0, description="seed of the splits by concept and by task; apart from run.seed on purpose")
     tasks_per_client: Count = Field(1, description="tasks T that a client's classes are split into, met one after the other")
+    task_classes: Literal["drawn", "consecutive"] = Field(
+        "drawn", description="which classes make a task: drawn by data.seed, or one block of the client's list after another"
+    )
     task_order: Literal["same", "shuffled"] = Field(
         "same", description="order in which clients of one class list meet their tasks: one for all, or each its own"
     )
@@ -121,6 +142,10 @@ class Data(Section):
     max_tokens: Count = Field(24, description="tokens per text; longer texts are cut")
     vocab_file: str = Field("", description="vocab.txt of bert-base-uncased (30,522 lines); empty: the shipped one (2,000)")
     augment: bool = Field(True, description="flip and shift of images, word dropout of texts, in training only")
+    shift: Annotated[int, Field(ge=0, le=16)] = Field(3, description="largest shift of an image in pixels, each way")
+    shift_border: Literal["replicate", "zero"] = Field(
+        "replicate", description="what a shift leaves behind: copies of the border, or black"
+    )
     word_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
 
     @field_validator("clients")
@@ -249,27 +274,41 @@ class Model(Section):
 
 
 class Train(Section):
-    """Local optimisation: AdamW with gradient clipping and a schedule over the whole run."""
+    """Local optimisation: AdamW or SGD with gradient clipping and a schedule over the whole run."""
 
     epochs: Count = Field(2, description="local epochs per round")
     batch_size: Count = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="sgd: Nesterov momentum; 0: none")
     learning_rate: Positive = 2e-3
-    weight_decay: NotNegative = 0.05
-    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.1, description="share of the steps of the run that warm up")
+    weight_decay: NotNegative = Field(
+        0.05, description="of matrices; adamw: apart from the gradient; sgd: L2, in the gradient"
+    )
+    schedule: Literal["cosine", "one-cycle", "constant", "steps"] = "cosine"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="share of the steps of the run that warm up; one-cycle has a warm-up of its own"
+    )
+    milestones: str = Field("0.5,0.8", description="steps: shares of all steps at which the learning rate falls, ascending")
+    milestone_factor: PositiveFraction = Field(0.1, description="steps: what it is multiplied by at each milestone")
     clip_norm: NotNegative = Field(1.0, description="largest gradient norm; 0: no clipping")
-    restart_optimizer: bool = Field(True, description="a fresh AdamW every round; false: its state stays with the client")
+    restart_optimizer: bool = Field(True, description="a fresh optimizer every round; false: its state stays with the client")
     class_weights: bool = Field(True, description="weight the loss by inverse class frequency")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights stay float32")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = Field(1, description="torch threads of one client")
 
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_ascend(cls, value: str) -> str:
+        ascending_shares(value)
+        return value
+
 
 class Continual(Section):
     """How a client learns one task of a stream after another, where ``data.tasks-per-client`` is above 1.
 
-    Batches, clipping, weight decay, schedule and peak learning rate are those of ``[train]``; the schedule starts anew with
-    each phase of a task.
+    Batches, optimizer, clipping, weight decay, schedule and peak learning rate are those of ``[train]``; the schedule starts
+    anew with each phase of a task, without a warm-up. Scores of picks are always trained by Adam.
     """
 
     method: Literal["cpg", "packnet", "piggyback", "finetune", "ewc"] = "cpg"
@@ -312,12 +351,7 @@ class Continual(Section):
     @field_validator("ratios")
     @classmethod
     def _ratios_ascend(cls, value: str) -> str:
-        try:
-            found = [float(part) for part in value.split(",")]
-        except ValueError:
-            found = [-1.0]
-        if found != sorted(set(found)) or not all(0 < ratio < 1 for ratio in found):
-            raise ValueError("expected comma-separated numbers between 0 and 1, ascending, such as '0.3,0.5,0.7'")
+        ascending_shares(value)
         return value
 
     @model_validator(mode="after")
@@ -378,6 +412,16 @@ class RunConfig(Section):
     train: Train = Train()
     continual: Continual = Continual()
     strategy: Strategy = Strategy()
+
+    @model_validator(mode="after")
+    def _phases_have_a_schedule(self) -> RunConfig:
+        streams = self.strategy.name == "continual" or self.data.tasks_per_client > 1
+        if streams and self.train.schedule == "one-cycle":
+            raise ValueError(
+                "train.schedule = 'one-cycle' is one cycle for the whole run, and streams of tasks are learned in phases: "
+                "use 'cosine', 'constant' or 'steps'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _someone_is_there_before_the_joiner(self) -> RunConfig:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from config import Model, Train
+from config import Model, Train, ascending_shares
 
 
 def learning_rate(train: Train, step: int, total_steps: int) -> float:
@@ -12,7 +13,8 @@ def learning_rate(train: Train, step: int, total_steps: int) -> float:
 
     ``cosine``: linear warm-up over ``warmup`` of the steps, then half a cosine to 0 (Loshchilov & Hutter, ICLR 2017, without
     restarts). ``one-cycle``: half a cosine up over the first 30 %, from 1/25 of the peak, and half a cosine down to 1/10⁴ of
-    the start (Smith & Topin, 2018). ``constant``: warm-up, then the peak.
+    the start (Smith & Topin, 2018). ``constant``: warm-up, then the peak. ``steps``: the same, times ``milestone_factor`` at
+    each of the milestones.
 
     Args:
         train: peak rate, schedule and warm-up.
@@ -29,7 +31,23 @@ def learning_rate(train: Train, step: int, total_steps: int) -> float:
         return train.learning_rate * progress / train.warmup
     if train.schedule == "constant":
         return train.learning_rate
+    if train.schedule == "steps":
+        return train.learning_rate * train.milestone_factor ** passed(ascending_shares(train.milestones), step, total_steps)
     return train.learning_rate * _cosine(1.0, 0.0, (step / total_steps - train.warmup) / (1 - train.warmup))
+
+
+def passed(milestones: Iterable[float], step: int, total_steps: int) -> int:
+    """Return how many milestones a step has reached.
+
+    Args:
+        milestones: shares of all steps.
+        step: steps done before this one, from 0.
+        total_steps: all steps, >= 1.
+
+    >>> [passed((0.5, 0.8), step, 10) for step in (4, 5, 7, 8)]
+    [0, 1, 1, 2]
+    """
+    return sum(step >= share * total_steps - 1e-9 for share in milestones)  # 0.55 * 100 is above 55
 
 
 def column_price(model: Model, step: int, total_steps: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class Recipe:
     k_target: int = 0
 
 
-def make_optimizer(model: nn.Module, train: Train, k_learning_rate: float) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter, ICLR 2019) with a learning rate of its own for gates.
+def make_optimizer(model: nn.Module, train: Train, k_learning_rate: float) -> torch.optim.Optimizer:
+    """Return ``train.optimizer`` with a learning rate of its own for gates.
 
     Weight decay acts on matrices only, not on biases, norms and gates.
     """
@@ -54,7 +54,22 @@ def make_optimizer(model: nn.Module, train: Train, k_learning_rate: float) -> to
     ]
     if gated:
         groups.append({"params": gated, "weight_decay": 0.0, "lr_scale": k_learning_rate / train.learning_rate})
-    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+    return new_optimizer(train.optimizer, groups, train.learning_rate, train.momentum)
+
+
+def new_optimizer(name: str, groups: list[dict[str, Any]], learning_rate: float, momentum: float) -> torch.optim.Optimizer:
+    """Return an optimizer over parameter groups; a group's own ``lr`` and ``weight_decay`` win.
+
+    Args:
+        name: ``adamw`` (Loshchilov & Hutter, ICLR 2019), or ``sgd``, with Nesterov momentum (Sutskever et al., ICML 2013) and
+            weight decay as L2 in the gradient.
+        groups: of parameters.
+        learning_rate: of groups without one.
+        momentum: of ``sgd``; 0: none.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -73,7 +88,7 @@ def augmented(inputs: Tensor, recipe: Recipe, generator: torch.Generator) -> Ten
     if not recipe.data.augment:
         return inputs
     if recipe.modality == "image":
-        return flip_and_shift(inputs, generator)
+        return flip_and_shift(inputs, generator, recipe.data.shift, recipe.data.shift_border)
     return drop_words(inputs, recipe.data.word_dropout, generator, unk_id(recipe.data))
 
 
@@ -119,7 +134,7 @@ def training_step(
     if column_price > 0 and (columns := paid_columns(model, recipe.k_target)) is not None:
         loss = loss + column_price * columns
     value = finite(loss)
-    descend(loss, optimizer, model.parameters(), recipe.train.clip_norm)
+    descend(loss, [optimizer], model.parameters(), recipe.train.clip_norm)
     for gate in gates(model):
         gate.clamp_()
     return value
@@ -137,13 +152,15 @@ def finite(loss: Tensor) -> float:
     return value
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip_norm: float) -> None:
-    """Do one step down the gradient of a loss, clipped to a norm over ``parameters``; 0: not clipped."""
-    optimizer.zero_grad(set_to_none=True)
+def descend(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], parameters: Iterable[Tensor], clip_norm: float) -> None:
+    """Do one step of each optimizer down the gradient of a loss, clipped to a norm over ``parameters``; 0: not clipped."""
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if clip_norm > 0:
         nn.utils.clip_grad_norm_((p for p in parameters if p.grad is not None), clip_norm)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int, total_steps: int) -> None:

@@ -5,11 +5,14 @@ blue plane, each from left to right and from top to bottom. The version for Pyth
 reading a pickle may run code: it is not read.
 
 Superclass p is client p: one task of 5 classes, in the order of the official names, as in CPG (Hung et al., NeurIPS 2019)
-and Pick-a-back (ECCV 2024). Both score test images while they train; here validation images are taken from the training
-file, by image and class, and the test file is the test split, untouched.
+and Pick-a-back (ECCV 2024). With ``data.grouping = "all"`` one client owns all classes, superclass after superclass, so that
+20 tasks of consecutive classes (``data.task-classes``) are the superclasses in their order: CPG's stream. Both papers score
+test images while they train; here validation images are taken from the training file, by image and class, and the test file
+is the test split, untouched.
 
-Unlike CPG, which crops after padding by 4 pixels and normalises by the mean and deviation of each task, images are augmented
-and scaled as those of every data set here: data_partition/augment.py, models/front_ends.py, models/convnet.py.
+CPG crops after padding by 4 black pixels, which is ``data.shift = 4`` with ``data.shift-border = "zero"``. Unlike there,
+images are not normalised by the mean and deviation of each task, but scaled as those of every data set here:
+models/front_ends.py, models/convnet.py.
 
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009).
 """
@@ -81,12 +84,16 @@ class Rows:
 
 
 def subgroups(data: Data) -> list[Subgroup]:
-    """Return one image subgroup a superclass; each is a group of its own in the one domain."""
+    """Return one image subgroup a superclass, each a group of its own in the one domain; or one of all superclasses."""
+    if data.grouping == "all":
+        return [
+            Subgroup(0, "image", 0, tuple(name for classes in SUPERCLASSES.values() for name in classes), 0, ("cifar100",))
+        ]
     return [Subgroup(i, "image", i, classes, 0, ("cifar100",)) for i, classes in enumerate(SUPERCLASSES.values())]
 
 
 def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[Examples, Examples, Examples]:
-    """Return the training, validation and test rows of a superclass; see :class:`data_partition.datasets.DataSet`.
+    """Return the training, validation and test rows of some classes; see :class:`data_partition.datasets.DataSet`.
 
     Each class is split by image id: ``data.val-fraction`` of its training images are for validation, and the share
     ``train_fraction`` of the others is trained on. A smaller share is a subset of a larger one.

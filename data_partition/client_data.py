@@ -49,7 +49,19 @@ def load_client(data: Data, partition_id: int, train_fraction: float | None = No
     Raises:
         DataError: the partition id or the fraction is out of range, or the data files are missing or damaged.
     """
-    subgroup = find_subgroup(data, partition_id)
+    return load_subgroup(data, find_subgroup(data, partition_id), train_fraction)
+
+
+def load_subgroup(data: Data, subgroup: Subgroup, train_fraction: float | None = None) -> ClientData:
+    """Return the data of a client, or of some of its classes; otherwise as :func:`load_client`.
+
+    The rows of a class do not depend on the other classes, and rows are in one order, whatever the classes.
+
+    Args:
+        data: see there.
+        subgroup: what the client owns, or the same with fewer classes.
+        train_fraction: see there.
+    """
     fraction = data.train_fraction if train_fraction is None else train_fraction
     rows = DATASETS[data.dataset].load_examples(data, subgroup, fraction)
     train, val, test = (Split(torch.from_numpy(inputs), torch.from_numpy(labels)) for inputs, labels in rows)

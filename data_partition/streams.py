@@ -1,8 +1,8 @@
 """A client's stream of tasks: its classes split into T tasks of one size, which it meets one after the other.
 
 A task is a classification problem with its own classes and its own head (task-incremental learning, van de Ven and Tolias,
-arXiv:1904.07734): labels are local to the task, and no split of a task holds a row of another. It holds for every data set,
-because a task is cut out of what ``load_client`` returns.
+arXiv:1904.07734): labels are local to the task, and no split of a task holds a row of another. It is loaded as a subgroup with
+some of the client's classes: the rows are those that ``load_client`` returns for these classes, in the same order.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from config import Data, task_fault
-from data_partition.client_data import ClientData, Split, load_client
+from data_partition.client_data import ClientData, Split, load_client, load_subgroup
 from data_partition.files import DataError
 from data_partition.subgroups import Subgroup, find_subgroup, seeded_order
 
 
-def task_classes(classes: Sequence[str], num_tasks: int, seed: int) -> list[tuple[str, ...]]:
+def task_classes(classes: Sequence[str], num_tasks: int, seed: int, how: str = "drawn") -> list[tuple[str, ...]]:
     """Split classes into tasks of one size; inside a task they keep their order.
 
-    Depends on seed and class names alone, so clients with the same classes have the same tasks, in both modalities.
+    Depends on seed and class names alone, so clients with the same classes have the same tasks, in both modalities; if the
+    tasks are consecutive, on the order of the classes alone.
 
     Args:
         classes: all classes of a client.
         num_tasks: T; one task is ``classes`` as they are.
         seed: ``data.seed``.
+        how: ``data.task_classes``: ``drawn`` by seed, or ``consecutive``, one block of the list after another.
 
     Raises:
         DataError: the tasks would differ in size or have fewer than 2 classes.
     """
     if fault := task_fault(len(classes), num_tasks):
         raise DataError(f"{fault}.")
-    dealt = seeded_order(classes, seed, "tasks")
+    dealt = list(classes) if how == "consecutive" else seeded_order(classes, seed, "tasks")
     size = len(classes) // num_tasks
     chosen = [set(dealt[start : start + size]) for start in range(0, len(dealt), size)]
     return [tuple(name for name in classes if name in one) for one in chosen]
@@ -63,7 +63,7 @@ def task_subgroups(data: Data, subgroup: Subgroup) -> list[Subgroup]:
     """
     total = data.tasks_per_client
     try:
-        tasks = task_classes(subgroup.classes, total, data.seed)
+        tasks = task_classes(subgroup.classes, total, data.seed, data.task_classes)
     except DataError as error:
         raise DataError(f"client {subgroup.partition_id}: {error}") from None
     order = task_order(total, data.task_order, data.seed, subgroup.partition_id)
@@ -82,7 +82,7 @@ def load_task(data: Data, partition_id: int, task_index: int, train_fraction: fl
         train_fraction: takes the place of ``data.train_fraction``, as in ``load_client``.
 
     Raises:
-        DataError: the task does not exist, or cannot be learned, see :func:`take_task`; or as ``load_client``.
+        DataError: the task does not exist, or cannot be learned, see :func:`check_task`; or as ``load_client``.
     """
     if not 0 <= task_index < data.tasks_per_client:
         raise DataError(
@@ -92,32 +92,25 @@ def load_task(data: Data, partition_id: int, task_index: int, train_fraction: fl
     if data.tasks_per_client == 1:
         return load_client(data, partition_id, train_fraction)
     subgroup = task_subgroups(data, find_subgroup(data, partition_id))[task_index]
-    return take_task(load_client(data, partition_id, train_fraction), subgroup)
+    return check_task(load_subgroup(data, subgroup, train_fraction))
 
 
-def take_task(client: ClientData, task: Subgroup) -> ClientData:
-    """Cut one task out of a client's data: its rows alone, in their order, labelled by their place in ``task.classes``.
-
-    Args:
-        client: data of all classes of the client.
-        task: the client's subgroup with the classes of the task, some of those of ``client.subgroup``.
+def check_task(task: ClientData) -> ClientData:
+    """Return the data of a task as they are, if they can be learned.
 
     Raises:
         DataError: the task has fewer than 2 classes, a class without a training example, or a split without any.
     """
-    where = f"client {client.subgroup.partition_id}, task of the classes {', '.join(task.classes) or 'none'}"
-    if len(task.classes) < 2:
+    classes = task.subgroup.classes
+    where = f"client {task.subgroup.partition_id}, task of the classes {', '.join(classes) or 'none'}"
+    if len(classes) < 2:
         raise DataError(f"{where}: expected 2 classes or more; lower data.tasks-per-client.")
-    local = torch.full((len(client.subgroup.classes),), -1)
-    for label, name in enumerate(task.classes):
-        local[client.subgroup.classes.index(name)] = label
-    taken = ClientData(task, *(_keep(split, local) for split in (client.train, client.val, client.test)))
-    for name, split in (("training", taken.train), ("validation", taken.val), ("test", taken.test)):
+    for name, split in (("training", task.train), ("validation", task.val), ("test", task.test)):
         if not len(split):
             raise DataError(f"{where}: no {name} example; lower data.tasks-per-client.")
-    if missing := _missing(taken.train, task.classes):
+    if missing := _missing(task.train, classes):
         raise DataError(f"{where}: no training example of {', '.join(missing)}; raise data.train-fraction.")
-    return taken
+    return task
 
 
 def empty_classes(client: ClientData) -> tuple[str, ...]:
@@ -127,11 +120,6 @@ def empty_classes(client: ClientData) -> tuple[str, ...]:
         for name, split in (("validation", client.val), ("test", client.test))
         for missing in _missing(split, client.subgroup.classes)
     )
-
-
-def _keep(split: Split, local: torch.Tensor) -> Split:
-    labels = local[split.labels]
-    return Split(split.inputs[labels >= 0], labels[labels >= 0])
 
 
 def _missing(split: Split, classes: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from client.continual import cpg, ewc, finetune, packnet, piggyback
 from client.continual.cpg_state import CPGSettings
 from client.continual.memory import Memory
-from client.continual.train import Optimisation, Record, TaskData, ignore
+from client.continual.train import Optimisation, Record, TaskData, ignore, optimisation_of
 from config import RunConfig
 
 MASKED = ("cpg", "packnet", "piggyback")
@@ -53,14 +53,7 @@ class Work:
 
 def optimisation(config: RunConfig) -> Optimisation:
     """Return how tasks are optimised under a run config."""
-    train = config.train
-    return Optimisation(
-        batch_size=train.batch_size,
-        learning_rate=train.learning_rate,
-        score_learning_rate=config.continual.score_learning_rate,
-        weight_decay=train.weight_decay,
-        clip_norm=train.clip_norm,
-    )
+    return optimisation_of(config.train, config.continual.score_learning_rate)
 
 
 def learn_cpg(model: nn.Module, memory: Memory, work: Work) -> None:

@@ -89,6 +89,8 @@ class Session:
     def parameter_groups(self, weight_decay: float, *, scores: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return groups for an optimizer: weight decay on weights and private matrices, not on vectors and scores.
 
+        The group of the scores has ``scores_alone``: whether the task owns no weight, and learns by its picks.
+
         Args:
             weight_decay: of the first group.
             scores: more options for the scores, such as ``lr``; None: none.
@@ -100,7 +102,8 @@ class Session:
             {"params": [p for p in private if p.ndim < 2], "weight_decay": 0.0},
         ]
         if self.scores.requires_grad:
-            groups.append({"params": [self.scores], "weight_decay": 0.0, **(scores or {})})
+            alone = len(self.values) == 0
+            groups.append({"params": [self.scores], "weight_decay": 0.0, "scores_alone": alone, **(scores or {})})
         return groups
 
 

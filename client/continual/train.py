@@ -6,10 +6,10 @@ Nothing here knows who owns what: a method hands over parameter groups and a fun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from client.continual.grow import widths
 from client.continual.ownership import count_owned
+from client.schedule import passed
 from client.seeding import seed_for
-from client.training import batches, descend, finite, predict, steps_per_epoch
+from client.training import batches, descend, finite, new_optimizer, predict, steps_per_epoch
+from config import Train, ascending_shares
 from data_partition.client_data import Split
 from data_partition.metrics import balanced_accuracy
 from models.gates import gates
@@ -46,14 +48,24 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How a task is optimised: AdamW (Loshchilov & Hutter, ICLR 2019) with gradient clipping.
+    """How a task is optimised: AdamW or SGD, see :func:`client.training.new_optimizer`, with gradient clipping.
+
+    Scores of picks are trained by Adam, whatever trains the weights, as in CPG: under AdamW in a group of their own without
+    weight decay, which is the same.
 
     Attributes:
         batch_size: examples of a step; the last of an epoch may be short.
         learning_rate: peak rate of weights and private parameters.
         score_learning_rate: peak rate of the scores of picks (CPG: 5e-4, with Adam).
         weight_decay: of weights and private matrices.
-        clip_norm: largest gradient norm; 0: no clipping.
+        clip_norm: largest gradient norm, over scores too; 0: no clipping.
+        optimizer: of weights and private parameters.
+        momentum: of SGD.
+        schedule: ``cosine``, half of one from the peak rates to 0; ``constant``; or ``steps``.
+        milestones: of ``steps``: shares of the steps at which the rate of weights falls (CPG: 0.5 and 0.8).
+        milestone_factor: what it is multiplied by each time (CPG: 0.1).
+        score_milestones: of ``steps``: shares, and the rate of scores from there on, in units of its peak (CPG: a fifth, then
+            0). A rate of 0 is left out where a task owns no weight.
     """
 
     batch_size: int = 32
@@ -61,6 +73,48 @@ class Optimisation:
     score_learning_rate: float = 5e-4
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    milestones: tuple[float, ...] = (0.5, 0.8)
+    milestone_factor: float = 0.1
+    score_milestones: tuple[tuple[float, float], ...] = ((0.5, 0.2), (0.7, 0.0))
+
+    def rate(self, step: int, total_steps: int, group: Mapping[str, Any]) -> float:
+        """Return the learning rate of a group in a step, from 0, in units of its peak."""
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * step / total_steps)) / 2
+        alone = group.get("scores_alone")
+        if alone is None:
+            return self.milestone_factor ** passed(self.milestones, step, total_steps)
+        reached = [rate for share, rate in self.score_milestones if passed([share], step, total_steps)]
+        return ([1.0] + [rate for rate in reached if rate > 0 or not alone])[-1]
+
+    def optimizers(self, groups: Groups, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """Return the optimizer of weights and private parameters, and, if it cannot be the same, that of scores behind it."""
+        own = [group for group in groups if self.optimizer == "adamw" or "scores_alone" not in group]
+        scores = [group for group in groups if not any(group is other for other in own)]
+        found = [new_optimizer(self.optimizer, own, learning_rate, self.momentum)] if own else []
+        return [*found, torch.optim.Adam(scores, lr=learning_rate, fused=True)] if scores else found
+
+
+def optimisation_of(settings: Train, score_learning_rate: float) -> Optimisation:
+    """Return how tasks are optimised under ``[train]``, of which epochs and warm-up are left out."""
+    assert settings.schedule != "one-cycle"  # refused by the run config
+    return Optimisation(
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        score_learning_rate=score_learning_rate,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        optimizer=settings.optimizer,
+        momentum=settings.momentum,
+        schedule=settings.schedule,
+        milestones=ascending_shares(settings.milestones),
+        milestone_factor=settings.milestone_factor,
+    )
 
 
 class Record(Protocol):
@@ -106,28 +160,29 @@ def train(
     penalty: Callable[[], Tensor] | None = None,
     after_step: Callable[[int, torch.optim.Optimizer], object] | None = None,
 ) -> float:
-    """Train for some epochs with a new optimizer and return the mean loss of the last one; 0.0 without an epoch.
+    """Train for some epochs with new optimizers and return the mean loss of the last one; 0.0 without an epoch.
 
     Args:
         model: put in training mode; its gates are clamped after each step.
         compute: inputs (B, ...) to logits (B, classes).
-        groups: of the optimizer; one without a rate gets ``learning_rate``. Those without a parameter are left out.
+        groups: of parameters, as those of a session; one without a rate gets ``learning_rate``, and one without a parameter
+            is left out.
         data: its training examples are used.
         how: batches and optimizer.
         epochs: >= 0.
         generator: of shuffling and augmentation.
         learning_rate: in place of that of ``how``.
-        decay: half a cosine from the rates to 0; else they are constant.
+        decay: by the schedule of ``how``; else the rates are constant.
         span: where these epochs are in a longer schedule: epochs before them, and of all of it; None: they are all of it.
         penalty: a scalar added to the loss of each step, not to the loss returned.
-        after_step: called with the number of steps done, from 1, and the optimizer.
+        after_step: called with the number of steps done, from 1, and the optimizer of the weights.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     groups = [dict(group) for group in groups if group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=how.learning_rate if learning_rate is None else learning_rate, fused=True)
-    peaks = [group["lr"] for group in optimizer.param_groups]
+    optimizers = how.optimizers(groups, how.learning_rate if learning_rate is None else learning_rate)
+    peaks = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     device = groups[0]["params"][0].device
     weight = None if data.class_weights is None else data.class_weights.to(device)
     per_epoch, (done, all_epochs) = steps_per_epoch(data.train, how.batch_size), span or (0, epochs)
@@ -136,24 +191,24 @@ def train(
     for _ in range(epochs):
         losses = []
         for inputs, labels in batches(data.train, how.batch_size, generator):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * (1 + math.cos(math.pi * (before + step) / total)) / 2 if decay else peak
+            for group, peak in peaks:
+                group["lr"] = peak * how.rate(before + step, total, group) if decay else peak
             if data.augment is not None:
                 inputs = data.augment(inputs, generator)
-            loss = step_once(compute, optimizer, inputs.to(device), labels.to(device), weight, how.clip_norm, penalty)
+            loss = step_once(compute, optimizers, inputs.to(device), labels.to(device), weight, how.clip_norm, penalty)
             losses.append(loss * len(labels))
             for gate in gates(model):
                 gate.clamp_()
             step += 1
             if after_step is not None:
-                after_step(step, optimizer)
+                after_step(step, optimizers[0])
         mean = sum(losses) / len(data.train)
     return mean
 
 
 def step_once(
     compute: Compute,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     inputs: Tensor,
     labels: Tensor,
     weight: Tensor | None,
@@ -167,8 +222,8 @@ def step_once(
     """
     loss = F.cross_entropy(compute(inputs).float(), labels, weight=weight)
     value = finite(loss)
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    descend(loss if penalty is None else loss + penalty(), optimizer, parameters, clip_norm)
+    parameters = (p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
+    descend(loss if penalty is None else loss + penalty(), optimizers, parameters, clip_norm)
     return value
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from client.schedule import column_price, learning_rate
+from client.schedule import column_price, learning_rate, passed
 from config import Model, Train
 
 
@@ -31,6 +31,21 @@ def test_one_cycle_peaks_at_30_percent():
     assert values.index(max(values)) == 29
     assert values[0] < 0.06
     assert values[-1] == pytest.approx(1 / 25e4)
+
+
+def test_steps_fall_at_the_milestones():
+    values = rates("steps", warmup=0.1)
+    assert values[4] == pytest.approx(0.5)
+    assert values[9:50] == [1.0] * 41
+    assert values[50:80] == pytest.approx([0.1] * 30)
+    assert values[80:] == pytest.approx([0.01] * 20)
+    assert rates("steps", 4, warmup=0.0, milestones="0.25, 0.3", milestone_factor=0.5) == [1.0, 0.5, 0.25, 0.25]
+
+
+def test_a_milestone_is_a_whole_step_although_shares_are_binary():
+    for percent in range(1, 100):
+        assert [passed([percent / 100], step, 100) for step in (percent - 1, percent)] == [0, 1]
+    assert passed([0.5], 0, 1) == 0
 
 
 def test_one_step_without_warmup():

@@ -53,6 +53,33 @@ def test_weight_decay_spares_biases():
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.3, [2]), (0.0, [1])]
 
 
+def test_nesterov_momentum_and_weight_decay_by_hand():
+    """A matrix w = 2 and a bias b = 2 whose gradients are 0.5, rate 1, momentum 0.9, decay 0.1 of the matrix alone.
+
+    w: g = 0.5 + 0.2 = 0.7, v = 0.7, w = 2 - (0.7 + 0.9 v) = 0.67; g = 0.567, v = 0.63 + g = 1.197, w = 0.67 - (g + 0.9 v).
+    b: v = 0.5, b = 2 - 0.95 = 1.05; v = 0.45 + 0.5 = 0.95, b = 1.05 - (0.5 + 0.855).
+    """
+    model = linear(2.0)
+    settings = Train(optimizer="sgd", momentum=0.9, weight_decay=0.1, learning_rate=1.0)
+    optimizer = training.make_optimizer(model, settings, 0.02)
+    for weight, bias in ((0.67, 1.05), (0.67 - 0.567 - 0.9 * 1.197, 1.05 - 1.355)):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5)
+        optimizer.step()
+        assert model.weight.tolist() == [[pytest.approx(weight, abs=1e-5)] * 2] * 2
+        assert model.bias.tolist() == [pytest.approx(bias, abs=1e-5)] * 2
+    plain = linear(2.0)
+    optimizer = training.make_optimizer(plain, Train(optimizer="sgd", momentum=0.0, weight_decay=0.0, learning_rate=1.0), 0.02)
+    training.training_step(plain, optimizer, X, Y, recipe(clip_norm=0.0), {})
+    assert plain.weight.tolist() == [[2.25, 1.75], [1.75, 2.25]]
+
+
+def test_the_default_is_adamw():
+    optimizer = training.make_optimizer(linear(), Train(learning_rate=0.3), 0.02)
+    assert type(optimizer) is torch.optim.AdamW
+    assert optimizer.defaults == {**torch.optim.AdamW([X], lr=0.3).defaults, "fused": True}
+
+
 def test_gates_have_a_learning_rate_of_their_own():
     model = tiny("image", adaptive_k="prefix")
     optimizer = training.make_optimizer(model, Train(learning_rate=0.5, schedule="constant", warmup=0.0), 0.02)
@@ -74,6 +101,20 @@ def test_price_of_columns_is_in_the_loss_and_gates_stay_in_range():
     assert model.adapter.gate.fraction.item() == pytest.approx(1 / 16)
 
 
+def test_images_are_shifted_as_the_run_says():
+    images = torch.full((40, 3, 8, 8), 200, dtype=torch.uint8)
+
+    def changed(**fields):
+        how = training.Recipe(Train(), Data(**fields), "image", None)
+        return training.augmented(images, how, torch.Generator().manual_seed(0))
+
+    assert (changed() == 200).all()
+    assert (changed(shift=0, shift_border="zero") == 200).all()
+    black = changed(shift=2, shift_border="zero") == 0
+    assert black.any(dim=0).any(dim=0).sum() == 8 * 8 - 4 * 4
+    assert changed(augment=False, shift_border="zero") is images
+
+
 def test_an_epoch_visits_every_example_once():
     split = Split(torch.arange(7).float()[:, None], torch.arange(7))
     seen = [label for _, labels in training.batches(split, 3, torch.Generator()) for label in labels.tolist()]
@@ -81,14 +122,16 @@ def test_an_epoch_visits_every_example_once():
     assert training.steps_per_epoch(split, 3) == 3
 
 
-def test_moments_survive_storage():
-    model = linear(0.1)
-    optimizer = training.make_optimizer(model, Train(), 0.02)
+@pytest.mark.parametrize(("name", "kept"), [("adamw", 3), ("sgd", 1)])
+def test_moments_survive_storage(name, kept):
+    model, settings = linear(0.1), Train(optimizer=name)
+    optimizer = training.make_optimizer(model, settings, 0.02)
     training.training_step(model, optimizer, X, Y, recipe(), {})
     parameters = dict(model.named_parameters())
-    fresh = training.make_optimizer(model, Train(), 0.02)
+    fresh = training.make_optimizer(model, settings, 0.02)
     restore_moments(fresh, parameters, moments(optimizer, parameters))
     for parameter in parameters.values():
+        assert len(optimizer.state[parameter]) == kept
         for key, value in optimizer.state[parameter].items():
             assert torch.equal(value, fresh.state[parameter][key])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from data_partition.augment import drop_words, flip_and_shift
@@ -18,15 +19,16 @@ def test_the_generator_decides():
     assert not torch.equal(drop_words(tokens, 0.5, generator(1)), drop_words(tokens, 0.5, generator(2)))
 
 
-def test_every_image_is_a_flip_and_a_shift_with_replicated_border():
+@pytest.mark.parametrize(("border", "padding"), [("replicate", "replicate"), ("zero", "constant")])
+def test_every_image_is_a_flip_and_a_shift_with_that_border(border, padding):
     images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=generator())
     before = images.clone()
-    moved = flip_and_shift(images, generator(3), max_shift=2)
+    moved = flip_and_shift(images, generator(3), max_shift=2, border=border)
     assert moved.dtype == torch.uint8
     assert torch.equal(images, before)
     seen = set()
     for original, result in zip(images, moved, strict=True):
-        padded = torch.nn.functional.pad(original[None].float(), (2, 2, 2, 2), mode="replicate")[0].to(torch.uint8)
+        padded = torch.nn.functional.pad(original[None].float(), (2, 2, 2, 2), mode=padding)[0].to(torch.uint8)
         matches = [
             (flip, top, left)
             for flip in (False, True)
@@ -38,6 +40,17 @@ def test_every_image_is_a_flip_and_a_shift_with_replicated_border():
         seen.add(matches[0])
     assert len({flip for flip, _, _ in seen}) == 2
     assert {top for _, top, _ in seen} == {left for _, _, left in seen} == set(range(5))
+
+
+def test_the_border_changes_no_draw_and_no_pixel_of_the_image():
+    images = torch.randint(1, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=generator())
+    first, second = generator(5), generator(5)
+    black = flip_and_shift(images, first, 4, "zero")
+    kept = flip_and_shift(images, second, 4)
+    assert torch.equal(torch.rand(3, generator=first), torch.rand(3, generator=second))
+    assert torch.equal(black, torch.where(black > 0, kept, 0))
+    assert 0.2 < (black > 0).double().mean() < 0.9
+    assert torch.equal(flip_and_shift(images, generator(5)), flip_and_shift(images, generator(5), 3, "replicate"))
 
 
 def test_no_shift_leaves_the_image_or_its_mirror():

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from config import Data
+from config import CLASSES_PER_CLIENT, Data
 from data_partition import cifar100
 from data_partition.cifar100 import CLASSES, FOLDER, ROW_BYTES, SUPERCLASS_OF, SUPERCLASSES
 from data_partition.client_data import load_client
 from data_partition.datasets import DATASETS
 from data_partition.files import DataError
+from data_partition.streams import load_task
 from data_partition.subgroups import subgroups
 from tests.data_partition.helpers import write_cifar100
 
@@ -32,7 +33,11 @@ def small(monkeypatch):
 
 
 def data(folder, **fields):
-    return Data(dataset="cifar100", grouping="superclass", data_dir=str(folder), **{"train_fraction": 1.0, **fields})
+    return Data(dataset="cifar100", data_dir=str(folder), **{"grouping": "superclass", "train_fraction": 1.0, **fields})
+
+
+def stream(folder, **fields):
+    return data(folder, grouping="all", tasks_per_client=20, **fields)
 
 
 def images(split):
@@ -58,6 +63,44 @@ def test_a_client_is_a_superclass(folder):
     assert {(one.modality, one.domain_index) for one in found} == {("image", 0)}
     assert found[0].classes == ("beaver", "dolphin", "otter", "seal", "whale")
     assert found[19].classes == ("lawn_mower", "rocket", "streetcar", "tank", "tractor")
+
+
+@pytest.mark.parametrize("grouping", ["superclass", "all"])
+def test_the_config_knows_how_many_classes_a_client_has(grouping):
+    found = {len(one.classes) for one in subgroups(data("", grouping=grouping))}
+    assert found == {CLASSES_PER_CLIENT["cifar100"][grouping]}
+
+
+@pytest.mark.usefixtures("small")
+def test_consecutive_tasks_of_the_one_client_are_the_superclasses(folder):
+    """Same classes in the official order, and the same rows with the same labels as the client of the superclass has."""
+    settings = stream(folder, task_classes="consecutive", val_fraction=0.3, seed=4)
+    assert [one.partition_id for one in subgroups(settings)] == [0]
+    for index, classes in enumerate(SUPERCLASSES.values()):
+        task = load_task(settings, 0, index, 0.5)
+        alone = load_client(data(folder, val_fraction=0.3, seed=4), index, 0.5)
+        assert task.subgroup.classes == alone.subgroup.classes == classes
+        assert (task.subgroup.partition_id, task.subgroup.group, task.subgroup.modality) == (0, index, "image")
+        for mine, other in ((task.train, alone.train), (task.val, alone.val), (task.test, alone.test)):
+            assert torch.equal(mine.inputs, other.inputs)
+            assert torch.equal(mine.labels, other.labels)
+
+
+@pytest.mark.usefixtures("small")
+def test_drawn_tasks_part_the_rows_of_the_one_client(folder):
+    """Every row of the client is in one task, in its order, and its local label names the class of its old label."""
+    whole, tasks = load_client(data(folder, grouping="all"), 0), [load_task(stream(folder), 0, index) for index in range(20)]
+    assert sorted(name for task in tasks for name in task.subgroup.classes) == list(CLASSES)
+    assert {task.subgroup.classes for task in tasks}.isdisjoint(SUPERCLASSES.values())
+    for split, each in (("train", 8), ("val", 2), ("test", TEST)):
+        rows = getattr(whole, split)
+        assert len(rows) == 100 * each
+        for task in tasks:
+            mine, names = getattr(task, split), task.subgroup.classes
+            wanted = [i for i, label in enumerate(rows.labels) if whole.subgroup.classes[label] in names]
+            assert len(wanted) == 5 * each
+            assert torch.equal(mine.inputs, rows.inputs[wanted])
+            assert [names[i] for i in mine.labels] == [whole.subgroup.classes[i] for i in rows.labels[wanted]]
 
 
 def test_a_row_is_two_labels_and_three_planes_of_rows(tmp_path):

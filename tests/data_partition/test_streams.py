@@ -5,7 +5,7 @@ from config import CLASSES_PER_CLIENT, Data, task_fault
 from data_partition import streams
 from data_partition.client_data import ClientData, Split, load_client
 from data_partition.files import DataError
-from data_partition.streams import empty_classes, load_task, take_task, task_classes, task_order, task_subgroups
+from data_partition.streams import check_task, empty_classes, load_task, task_classes, task_order, task_subgroups
 from data_partition.subgroups import Subgroup, find_subgroup, subgroups
 
 STREAMS = [("mixed", 2), ("theme", 2), ("siblings", 2), ("siblings", 4), ("tri", 2), ("tri", 3), ("tri", 4), ("tri", 6)]
@@ -31,7 +31,7 @@ def test_one_task_is_the_client_bit_for_bit(partition_id, grouping, order):
 
 
 def test_the_only_task_of_a_client_is_not_looked_into(monkeypatch):
-    single = made([0], [0], [])
+    single = made([0], [0], [], ("a",))
     monkeypatch.setattr(streams, "load_client", lambda data, partition_id, train_fraction: single)
     assert load_task(Data(), 0, 0) is single
 
@@ -101,6 +101,21 @@ def test_the_seed_decides_which_classes_make_a_task():
     assert task_classes(classes, 1, 0) == [classes]
 
 
+def test_consecutive_tasks_are_blocks_of_the_list():
+    assert task_classes("ecbdaf", 3, 0, "consecutive") == task_classes("ecbdaf", 3, 1, "consecutive")
+    assert task_classes("ecbdaf", 3, 0, "consecutive") == [("e", "c"), ("b", "d"), ("a", "f")]
+    data = Data(tasks_per_client=3, task_classes="consecutive")
+    for partition_id in (2, 8):
+        names = find_subgroup(data, partition_id).classes
+        tasks = [load_task(data, partition_id, index) for index in range(3)]
+        assert [one.subgroup.classes for one in tasks] == [names[:4], names[4:8], names[8:]]
+        assert all(set(split.labels.tolist()) == set(range(4)) for one in tasks for split in splits(one))
+    shuffled = Data(tasks_per_client=3, task_classes="consecutive", task_order="shuffled")
+    order = task_order(3, "shuffled", 0, 2)
+    found = [one.classes for one in task_subgroups(shuffled, find_subgroup(shuffled, 2))]
+    assert found == [find_subgroup(data, 2).classes[4 * index : 4 * index + 4] for index in order]
+
+
 def test_task_sizes_by_hand():
     assert [number for number in range(1, 13) if not task_fault(12, number)] == [1, 2, 3, 4, 6]
     assert [number for number in range(1, 8) if not task_fault(7, number)] == [1]
@@ -131,40 +146,29 @@ def test_a_smaller_share_of_a_task_is_a_part_of_a_larger():
     assert same(small.test, full.test)
 
 
-def made(train, val, test) -> ClientData:
-    """A client of four classes with these labels; input i is i."""
-    group = Subgroup(5, "image", 0, ("a", "b", "c", "d"), 0, ("x",))
+def made(train, val, test, names=("a", "b")) -> ClientData:
+    """A task of these classes with these labels."""
+    group = Subgroup(5, "image", 1, names, 0, ("x",))
     return ClientData(group, *(Split(torch.arange(len(one)), torch.tensor(one)) for one in (train, val, test)))
 
 
-def task(*names) -> Subgroup:
-    return Subgroup(5, "image", 1, names, 0, ("x",))
-
-
-def test_take_task_by_hand():
-    taken = take_task(made([3, 0, 1, 3, 2], [1, 3], [3, 3, 0, 1]), task("d", "b"))
-    assert (taken.train.inputs.tolist(), taken.train.labels.tolist()) == ([0, 2, 3], [0, 1, 0])
-    assert (taken.val.inputs.tolist(), taken.val.labels.tolist()) == ([0, 1], [1, 0])
-    assert (taken.test.inputs.tolist(), taken.test.labels.tolist()) == ([0, 1, 3], [0, 0, 1])
-    assert taken.subgroup == task("d", "b")
-    assert empty_classes(taken) == ()
-
-
 def test_a_task_that_cannot_be_learned_is_refused():
-    whole = [0, 1, 2, 3]
+    both = [0, 1]
+    fine = made(both, both, both)
+    assert check_task(fine) is fine
     with pytest.raises(DataError, match="client 5, task of the classes a: expected 2 classes"):
-        take_task(made(whole, whole, whole), task("a"))
+        check_task(made([0], [0], [0], ("a",)))
     with pytest.raises(DataError, match="classes c, b: no training example of b"):
-        take_task(made([0, 2, 3], whole, whole), task("c", "b"))
+        check_task(made([0, 0], both, both, ("c", "b")))
     for place, name in enumerate(("training", "validation", "test")):
-        parts = [whole, whole, whole]
-        parts[place] = [2, 3]
+        parts = [both, both, both]
+        parts[place] = []
         with pytest.raises(DataError, match=f"no {name} example;"):
-            take_task(made(*parts), task("a", "b"))
+            check_task(made(*parts))
 
 
 def test_a_class_missing_from_validation_or_test_is_told():
-    taken = take_task(made([0, 1, 2, 3], [1, 2], [0, 3]), task("a", "b"))
+    taken = check_task(made([0, 1], [1], [0]))
     assert empty_classes(taken) == ("no validation example of the class a", "no test example of the class b")
 
 
