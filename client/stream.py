@@ -275,7 +275,7 @@ def task_data(stream: Stream) -> TaskData:
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return training.augmented(inputs, recipe, generator)
 
-    return TaskData(stream.data.train, stream.data.val, augment, recipe.weight)
+    return TaskData(stream.data.train, stream.data.val, augment, recipe.weight, stream.config.train.precision)
 
 
 class FactLog:

@@ -56,12 +56,13 @@ def train_round(
     if base:
         weit.set_base(session, base)
     span = ((told.server_round - 1) * told.epochs, told.total_rounds * told.epochs)
-    loss = weit.train_round(session, task_data(stream), epochs=told.epochs, server_round=told.server_round, span=span)
+    data = task_data(stream)
+    loss = weit.train_round(session, data, epochs=told.epochs, server_round=told.server_round, span=span)
     last = told.server_round == told.total_rounds
     facts = [{"fact": note, **fields} for note, fields in shortcomings(stream)] if told.server_round == 1 else []
     found = 0.0
     if last:
-        found = validate(stream.model, session, stream.data.val)
+        found = validate(stream.model, session, data)
         facts.append({"fact": "train", "loss": loss, "validation": found, "epochs": told.epochs * told.total_rounds})
         adaptive = sparse_all(weit.adaptive(session))
         weit.finish(session, state)

@@ -63,7 +63,7 @@ from client.training import steps_per_epoch
 
 def balanced_accuracy_of(session: Session, data: TaskData) -> float:
     """Return the balanced accuracy of the validation examples."""
-    return validate(session.model, session, data.val)
+    return validate(session.model, session, data)
 
 
 def learn(

@@ -73,7 +73,7 @@ def learn(
             generator=generator,
             penalty=penalty,
         )
-    found = validate(model, model, data.val)
+    found = validate(model, model, data)
     record("train", task=task, loss=loss, epochs=settings.train_epochs, validation=found, **counts(model, task))
     return remember(model, memory, task, torch.ones(count_pickable(model, task), dtype=torch.bool), SHARED)
 

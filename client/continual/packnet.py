@@ -79,6 +79,6 @@ def learn(
             loss = train(
                 model, session, groups, data, settings.optimisation, epochs=epochs, generator=generator, learning_rate=rate
             )
-        found = validate(model, session, data.val)
+        found = validate(model, session, data)
         record(name, task=task, loss=loss, epochs=epochs, validation=found, **counts(model, task))
     return finish(session)

@@ -65,7 +65,7 @@ def learn(
         loss = train(model, session, groups, data, how, epochs=settings.train_epochs, generator=generator)
     picks = session.picks()
     share = picks.float().mean().item() if len(picks) else None
-    found = validate(model, session, data.val)
+    found = validate(model, session, data)
     told = {"loss": loss, "epochs": settings.train_epochs, "validation": found, "picked": share}
     record("train", task=task, **told, **counts(model, task))
     return finish(session)

@@ -19,7 +19,7 @@ from client.continual.grow import widths
 from client.continual.ownership import count_owned
 from client.schedule import passed
 from client.seeding import seed_for
-from client.training import batches, descend, finite, new_optimizer, predict, steps_per_epoch
+from client.training import autocast, batches, descend, finite, new_optimizer, predict, steps_per_epoch
 from config import Train, ascending_shares
 from data_partition.client_data import Split
 from data_partition.metrics import balanced_accuracy
@@ -38,12 +38,14 @@ class TaskData:
         val: what decides on growth, ratios and retraining; never the test examples.
         augment: returns a randomly changed copy of a batch of inputs; None: no augmentation.
         class_weights: of the loss, shape (classes,); None: equal.
+        precision: of the forward passes, see :func:`client.training.autocast`.
     """
 
     train: Split
     val: Split
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     class_weights: Tensor | None = None
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,15 @@ def train(
                 group["lr"] = peak * how.rate(before + step, total, group) if decay else peak
             if data.augment is not None:
                 inputs = data.augment(inputs, generator)
-            loss = step_once(compute, optimizers, inputs.to(device), labels.to(device), weight, how.clip_norm, penalty)
+            loss = step_once(
+                in_precision(compute, data.precision),
+                optimizers,
+                inputs.to(device),
+                labels.to(device),
+                weight,
+                how.clip_norm,
+                penalty,
+            )
             losses.append(loss * len(labels))
             for gate in gates(model):
                 gate.clamp_()
@@ -228,9 +238,19 @@ def step_once(
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, compute: Compute, split: Split) -> float:
-    """Return the balanced accuracy of a split; ``model`` is put in evaluation mode."""
+def validate(model: nn.Module, compute: Compute, data: TaskData) -> float:
+    """Return the balanced accuracy of the validation examples; ``model`` is put in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
-    logits = predict(compute, split, device)
-    return balanced_accuracy(logits.argmax(dim=1), split.labels, logits.shape[1])
+    logits = predict(in_precision(compute, data.precision), data.val, device)
+    return balanced_accuracy(logits.argmax(dim=1), data.val.labels, logits.shape[1])
+
+
+def in_precision(compute: Compute, precision: str) -> Compute:
+    """Return a function that computes under autocast."""
+
+    def cast(inputs: Tensor) -> Tensor:
+        with autocast(precision, inputs.device):
+            return compute(inputs)
+
+    return cast

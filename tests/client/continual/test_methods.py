@@ -45,7 +45,7 @@ def test_nothing_is_forgotten(method, adapter):
     assert changed(logits[0], logits[1]) == changed(logits[1], logits[2]) == []
     for task in TASKS:
         plain = task_model(model, memory, task, verify=True)
-        learned = validate(plain, plain, separable(task).val)
+        learned = validate(plain, plain, separable(task))
         last = [fact for fact in facts.seen if fact["task"] == task][-1]
         assert learned == last["validation"]
         assert learned > 0.6  # chance is 1/3
@@ -59,7 +59,7 @@ def test_finetuning_forgets_and_is_caught():
         with pytest.raises(ForgottenError):
             task_model(model, memory, task)
     last = task_model(model, memory, 3)
-    assert validate(last, last, separable(3).val) == facts.seen[-1]["validation"] > 0.6
+    assert validate(last, last, separable(3)) == facts.seen[-1]["validation"] > 0.6
     assert all(name.startswith("head.") for record in memory.records.values() for name in record.private)
     loaded = small(num_classes=3, seed=5)
     remembered = unpack(loaded, *pack(model, memory))
@@ -141,7 +141,7 @@ def test_augmentation_sees_training_examples_alone_and_the_order_is_seeded():
     data = type(data)(data.train, data.val, augment, torch.ones(3))
     for _ in range(2):
         train(model, model, [{"params": list(model.parameters())}], data, FAST, epochs=2, generator=torch.Generator())
-        validate(model, model, data.val)
+        validate(model, model, data)
     assert len(seen) == 12
     assert seen[:6] == seen[6:]
     assert seen[:3] != seen[3:6]

@@ -1,6 +1,7 @@
 """How a task is optimised: the default bit for bit, SGD beside Adam, and rates that fall in steps."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -156,8 +157,7 @@ def test_methods_learn_by_sgd_and_forget_nothing(method):
     for task in (1, 2):
         method.learn(model, memory, task, enlarged(task), settings)
         found = {done: task_model(model, memory, done, verify=True) for done in memory.records}
-        validation = enlarged(task).val
-        assert validate(found[task], found[task], validation) > 0.8  # chance is 1/3
+        assert validate(found[task], found[task], enlarged(task)) > 0.8  # chance is 1/3
         first[task] = found[1](enlarged(1).val.inputs)
     assert torch.equal(first[1], first[2])
     assert count_owned(model).get(0, 0) > 0 or method is piggyback
@@ -185,3 +185,20 @@ def test_the_run_config_says_how_tasks_are_optimised():
     other = {"batch-size": 7, "learning-rate": 0.3, "weight-decay": 0.2, "clip-norm": 0.0}
     config = parse({f"train.{key}": value for key, value in {**keys, **other}.items()})
     assert optimisation_of(config.train, 1e-3) == Optimisation(7, 0.3, 1e-3, 0.2, 0.0, "sgd", 0.8, "steps", (0.25, 0.75), 0.5)
+
+
+def test_the_forward_passes_are_in_the_precision_of_the_data():
+    seen = []
+
+    def compute(inputs):
+        seen.append((inputs.flatten(1)[:, :3] @ torch.eye(3)).dtype)
+        return model(inputs)
+
+    model, data = small(num_classes=3), separable(1)
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        seen.clear()
+        own, groups = replace(data, precision=precision), [{"params": list(model.parameters())}]
+        train(model, compute, groups, own, Optimisation(), epochs=1, generator=torch.Generator())
+        validate(model, compute, own)
+        assert set(seen) == {dtype}
+        assert len(seen) == 2

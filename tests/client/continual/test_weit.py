@@ -76,7 +76,7 @@ def logits_of(model, state, inputs):
 
 def accuracy(model, state, task):
     plain = task_model(model, state, task)
-    return validate(plain, plain, separable(task).val)
+    return validate(plain, plain, separable(task))
 
 
 def test_the_weight_by_hand():
