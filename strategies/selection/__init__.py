@@ -1,0 +1,1 @@
+"""Which donor's backbone suits a target: one file for each scorer."""
