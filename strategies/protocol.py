@@ -56,7 +56,7 @@ FEDWEIT = "fedweit"
 COLUMNS = "columns"
 MIXING_MATRIX = "backbone.projection.mix"
 
-SOURCE_PACKAGES = ("client", "data_partition", "models", "server", "strategies")
+SOURCE_PACKAGES = ("client", "config", "data_partition", "models", "server", "strategies")
 
 
 class RunError(RuntimeError):
@@ -191,8 +191,7 @@ def source_hash(root: Path = PROJECT_ROOT) -> str:
     the hash in every message such a client refuses instead of computing with other code.
     """
     digest = hashlib.sha256()
-    files = [root / "config.py", *(path for package in SOURCE_PACKAGES for path in (root / package).rglob("*.py"))]
-    for path in sorted(files):
+    for path in sorted(path for package in SOURCE_PACKAGES for path in (root / package).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -34,7 +34,7 @@ def modules_of(source: str) -> set[str]:
 
 
 def files_of(package: str) -> list[Path]:
-    return [ROOT / f"{package}.py"] if package == "config" else sorted((ROOT / package).rglob("*.py"))
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def test_scan_sees_every_form_of_import() -> None:

@@ -49,7 +49,7 @@ def call(words: list[str], cwd: Path) -> None:
 def test_named_files_exist(name):
     text = (PROJECT_ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    paths = re.findall(r"`((?:simulations|strategies|models|client|server|data_partition|docs)/[\w./-]+\.\w+)`", text)
+    paths = re.findall(r"`((?:config|simulations|strategies|models|client|server|data_partition|docs)/[\w./-]+\.\w+)`", text)
     missing = [link for link in links if not ((PROJECT_ROOT / name).parent / link).exists()]
     missing += [path for path in paths if not (PROJECT_ROOT / path).exists()]
     assert not [path for path in missing if "<" not in path]

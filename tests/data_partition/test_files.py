@@ -34,10 +34,9 @@ def write_distribution(site: Path, project: Path, url: str | None = None) -> Non
 def bundle(tmp_path):
     """An unpacked app bundle: the code without .parquet and .txt files."""
     folder = tmp_path / "bundle"
-    shutil.copytree(
-        ROOT / "data_partition", folder / "data_partition", ignore=shutil.ignore_patterns("*.parquet", "*.txt", "__pycache__")
-    )
-    shutil.copy(ROOT / "config.py", folder)
+    for package in ("config", "data_partition"):
+        dropped = shutil.ignore_patterns("*.parquet", "*.txt", "__pycache__")
+        shutil.copytree(ROOT / package, folder / package, ignore=dropped)
     return folder
 
 

@@ -86,6 +86,7 @@ def test_plain_flwr_run(tmp_path):
         (bundle,) = (home / "apps").iterdir()
         assert not list(bundle.rglob("*.parquet"))
         assert (bundle / "client" / "app.py").exists()
+        assert len(list((bundle / "config").glob("*.py"))) == len(list((PROJECT_ROOT / "config").glob("*.py")))
     finally:
         stop_superlink(ports[0])
 

@@ -139,10 +139,12 @@ def test_other_source_is_refused_with_both_hashes():
         check_source("feedbeef")
 
 
-def test_source_hash_changes_with_the_source(tmp_path):
-    (tmp_path / "config.py").write_text("a = 1")
+@pytest.mark.parametrize("name", ["config/__init__.py", "config/flat.py", "client/continual/cpg.py"])
+def test_source_hash_changes_with_the_source(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("a = 1")
     before = source_hash(tmp_path)
-    (tmp_path / "client").mkdir()
-    (tmp_path / "client" / "app.py").write_text("b = 1")
+    path.write_text("a = 2")
     source_hash.cache_clear()
     assert source_hash(tmp_path) != before

@@ -1,0 +1,120 @@
+"""All sections together, and the rules that hold between them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import model_validator
+
+from config.base import Section
+from config.continual import Continual
+from config.data import IMAGE_SIDE, WITHOUT_TEXTS, Data
+from config.model import IMAGE_MODELS, Model
+from config.run import Federation, Run
+from config.strategy import Strategy
+from config.train import Train
+
+
+class RunConfig(Section):
+    """All settings of one run."""
+
+    run: Run = Run()
+    federation: Federation = Federation()
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    continual: Continual = Continual()
+    strategy: Strategy = Strategy()
+
+    @model_validator(mode="after")
+    def _phases_have_a_schedule(self) -> RunConfig:
+        streams = self.strategy.name == "continual" or self.data.tasks_per_client > 1
+        if streams and self.train.schedule == "one-cycle":
+            raise ValueError(
+                "train.schedule = 'one-cycle' is one cycle for the whole run, and streams of tasks are learned in phases: "
+                "use 'cosine', 'constant' or 'steps'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _someone_is_there_before_the_joiner(self) -> RunConfig:
+        if self.strategy.name == "late-joiner" and self.strategy.joiner_fold == "domain" and self.data.num_domains == 1:
+            raise ValueError(
+                f"strategy.joiner-fold = 'domain' leaves out all clients, as data.grouping = '{self.data.grouping}' has one "
+                "domain: set strategy.joiner-fold = 'client'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_suit_streams(self) -> RunConfig:
+        tasks = self.data.tasks_per_client
+        if tasks > 1 and (self.strategy.proximal_mu > 0 or not self.train.restart_optimizer):
+            raise ValueError(
+                f"strategy.proximal-mu = {self.strategy.proximal_mu} and train.restart-optimizer = "
+                f"{str(self.train.restart_optimizer).lower()}: streams of tasks (found {tasks}) have no proximal term and "
+                "restart the optimizer: use 0.0 and true"
+            )
+        if self.strategy.name == "fedweit" and (self.strategy.fraction_train, self.strategy.share) != (1.0, "backbone"):
+            raise ValueError(
+                f"strategy.name = 'fedweit' asks all clients for the weights of the backbone, found strategy.fraction-train = "
+                f"{self.strategy.fraction_train} and strategy.share = '{self.strategy.share}': use 1.0 and 'backbone'"
+            )
+        if self.strategy.name == "fedweit" and self.continual.adapter == "first":
+            raise ValueError("continual.adapter = 'first' is not for strategy.name = 'fedweit': use 'private'")
+        if tasks > 1 and "head" in self.strategy.share and self.data.task_order == "shuffled":
+            raise ValueError(
+                f"strategy.share = '{self.strategy.share}' averages heads, and with data.task-order = 'shuffled' the clients "
+                "of a cluster have different tasks at a time: use data.task-order = 'same'"
+            )
+        if tasks > 1 and self.model.adaptive_k != "none":
+            raise ValueError(
+                f"model.adaptive-k = '{self.model.adaptive_k}' is learned over the rounds of one task, found "
+                f"data.tasks-per-client = {tasks}: use model.adaptive-k = 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _model_fits_the_data(self) -> RunConfig:
+        if self.data.dataset in WITHOUT_TEXTS and self.model.embedding_dir:
+            raise ValueError(
+                f"model.embedding-dir = '{self.model.embedding_dir}' is for texts, and data.dataset = "
+                f"'{self.data.dataset}' has images alone: leave it empty"
+            )
+        if self.model.name in IMAGE_MODELS:
+            if self.strategy.share == "attention":
+                raise ValueError(f"strategy.share = 'attention': model.name = '{self.model.name}' has none; use 'backbone'")
+            return self
+        side, patch = IMAGE_SIDE[self.data.dataset], self.model.patch_size
+        if side % patch:
+            raise ValueError(f"model.patch-size = {patch} does not divide the image side of {side} pixels")
+        if self.model.name != "linceiver-io" or self.model.low_rank not in ("dense", "dense-before"):
+            return self
+        lengths = {"images": ((side // patch) ** 2, "patches"), "texts": (self.data.max_tokens, "tokens (data.max-tokens)")}
+        if self.data.dataset in WITHOUT_TEXTS:
+            del lengths["texts"]
+        for inputs, (length, unit) in lengths.items():
+            rows = self.model.dense_length or length
+            if length > rows:
+                raise ValueError(
+                    f"{inputs} have {length} {unit}, but model.dense-length = {rows} is the longest input that "
+                    f"model.low-rank = '{self.model.low_rank}' takes: raise it, or use 'basis' or 'pool'"
+                )
+            if self.model.rank > length:
+                raise ValueError(
+                    f"model.rank = {self.model.rank} is above the {length} {unit} of {inputs}: with model.low-rank = "
+                    f"'{self.model.low_rank}' k is at most N, here {length}"
+                )
+        return self
+
+
+SECTIONS: dict[str, type[Section]] = {
+    name: info.annotation  # type: ignore[misc]
+    for name, info in RunConfig.model_fields.items()
+}
+
+
+def runs_root(config: RunConfig) -> Path:
+    """Return the parent of run folders: ``run.output-dir``, else ``$BACKPACK_RUNS``, else ``~/backpack-runs``."""
+    chosen = config.run.output_dir or os.environ.get("BACKPACK_RUNS", "") or "~/backpack-runs"
+    return Path(chosen).expanduser().resolve()

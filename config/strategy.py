@@ -1,0 +1,47 @@
+"""Section ``[strategy]``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from config.base import Count, NotNegative, PositiveFraction, Section
+
+
+class Strategy(Section):
+    """Who is asked what, and what is done with the answers."""
+
+    name: Literal["shared-fedavg", "full-fedavg", "local", "joint", "late-joiner", "continual", "fedweit"] = "shared-fedavg"
+    share: Literal["backbone", "attention", "backbone+adapter", "backbone+adapter+head"] = Field(
+        "backbone", description="parameter groups that may leave a client"
+    )
+    scope: Literal["all", "modality", "classes"] = Field(
+        "all", description="who is averaged with whom: all, each modality apart, or clients of one modality and class list"
+    )
+    weighting: Literal["uniform", "examples"] = Field("uniform", description="plain mean, or weighted by training examples")
+    fraction_train: PositiveFraction = Field(1.0, description="share of the clients sampled each round")
+    proximal_mu: NotNegative = Field(0.0, description="FedProx term; 0: none")
+    wire_dtype: Literal["float32", "float16"] = "float32"
+    control: bool = Field(True, description="also run the matched local control")
+    joiner_fold: Literal["domain", "client"] = Field("domain", description="late-joiner: what is left out at a time")
+    joiner_fraction: PositiveFraction = Field(0.1, description="late-joiner: data.train-fraction of the joiner")
+    joiner_epochs: Count = Field(5, description="late-joiner: local epochs of the joiner")
+
+    @model_validator(mode="after")
+    def _adapters_stay_inside_a_modality(self) -> Strategy:
+        if self.name == "joint" and self.share == "attention":
+            raise ValueError("strategy.share = 'attention' is not for strategy.name = 'joint', which shares whole modules")
+        if self.name not in ("shared-fedavg", "joint"):
+            return self
+        if "head" in self.share and self.scope != "classes":
+            raise ValueError(
+                f"strategy.share = '{self.share}' shares heads, which clients with other classes cannot share: "
+                "set strategy.scope = 'classes'"
+            )
+        if "adapter" in self.share and self.scope == "all":
+            raise ValueError(
+                f"strategy.share = '{self.share}' shares adapters, which differ in shape between modalities: "
+                "set strategy.scope = 'modality' or 'classes'"
+            )
+        return self
