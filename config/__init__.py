@@ -24,6 +24,7 @@ from config.flat import flatten, flatten_mapping, parse, parse_override, read_to
 from config.model import IMAGE_MODELS, Model
 from config.run import Federation, Run
 from config.run_config import SECTIONS, RunConfig, runs_root
+from config.selection import LOCAL_SCORERS, Selection
 from config.strategy import Strategy
 from config.train import Train
 
@@ -32,6 +33,7 @@ __all__ = [
     "DOMAINS_PER_GROUPING",
     "IMAGE_MODELS",
     "IMAGE_SIDE",
+    "LOCAL_SCORERS",
     "PROJECT_ROOT",
     "SECTIONS",
     "WITHOUT_TEXTS",
@@ -50,6 +52,7 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "Section",
+    "Selection",
     "Strategy",
     "Train",
     "ascending_shares",

@@ -12,6 +12,7 @@ from config.continual import Continual
 from config.data import IMAGE_SIDE, WITHOUT_TEXTS, Data
 from config.model import IMAGE_MODELS, Model
 from config.run import Federation, Run
+from config.selection import Selection
 from config.strategy import Strategy
 from config.train import Train
 
@@ -26,6 +27,7 @@ class RunConfig(Section):
     train: Train = Train()
     continual: Continual = Continual()
     strategy: Strategy = Strategy()
+    selection: Selection = Selection()
 
     @model_validator(mode="after")
     def _phases_have_a_schedule(self) -> RunConfig:
