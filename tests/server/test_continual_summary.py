@@ -145,6 +145,7 @@ def test_table_for_log_and_screen(tmp_path, capsys):
         ["3", "0.600", "0.500", "0.700"],
     ]
     (tmp_path / "results.json").write_text(json.dumps(outcome))
+    (tmp_path / "manifest.json").write_text("{}")
     runner.show(tmp_path)
     shown = capsys.readouterr().out
     assert "streams of tasks" in shown
