@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class Stream:
         scores: of the picks of a task in training; None: none.
         anchors: of ewc, by task.
         training: id of the task in training, from 1; 0: none.
+        offset: ids before that of the client's first task; they own what came from donors.
+        validation: of the last task that was learned.
     """
 
     config: RunConfig
@@ -69,6 +72,8 @@ class Stream:
     scores: Tensor | None = None
     anchors: dict[int, Anchor] = field(default_factory=dict)
     training: int = 0
+    offset: int = 0
+    validation: float = 0.0
 
     @property
     def method(self) -> str:
@@ -78,7 +83,7 @@ class Stream:
     @property
     def task(self) -> int:
         """Id of the task of the instruction, from 1."""
-        return self.instruction.task + 1
+        return self.instruction.task + 1 + self.offset
 
     @property
     def seed(self) -> int:
@@ -121,7 +126,7 @@ def read(stream: Stream, arrays: Arrays, facts: Mapping[str, Any]) -> None:
         kept = {kind: take(arrays, f"{ANCHOR}{task}.{kind}.", stream.device) for kind in ("fisher", "parameters")}
         stream.anchors[int(task)] = Anchor(**kept)
     stream.memory = unpack(stream.model, arrays, facts["memory"])
-    stream.training = int(facts["training"])
+    stream.training, stream.offset, stream.validation = facts["training"], facts["offset"], facts["validation"]
 
 
 def save(stream: Stream) -> None:
@@ -133,7 +138,13 @@ def save(stream: Stream) -> None:
         for kind, tensors in (("fisher", anchor.fisher), ("parameters", anchor.parameters)):
             arrays |= {f"{ANCHOR}{task}.{kind}.{name}": value.detach().cpu().numpy() for name, value in tensors.items()}
     told = stream.instruction
-    own = {"memory": facts, "anchors": list(stream.anchors), "training": stream.training}
+    own = {
+        "memory": facts,
+        "anchors": list(stream.anchors),
+        "training": stream.training,
+        "offset": stream.offset,
+        "validation": stream.validation,
+    }
     save_state(stream.folder, told.run_token, told.round, arrays, own)
 
 
@@ -144,9 +155,13 @@ def take(arrays: Arrays, prefix: str, device: torch.device) -> dict[str, Tensor]
 
 
 def start_task(stream: Stream) -> None:
-    """Give the model the head of a new task and, with ``continual.start = "fresh"``, all private tensors as initialised."""
+    """Give the model the head of a new task and, with ``continual.start = "fresh"``, all private tensors as initialised.
+
+    A first task on top of donors begins with theirs.
+    """
     names = [name for name in named_tensors(stream.fresh) if group_of(name) is Group.HEAD]
-    if stream.config.continual.start == "fresh" and stream.method in MASKED:
+    on_donors = stream.offset > 0 and not stream.memory.records
+    if stream.config.continual.start == "fresh" and stream.method in MASKED and not on_donors:
         set_widths(stream.fresh, widths(stream.model), seed=stream.seed)
         names = private_names(stream.fresh)
     install(stream.model, get_tensors(stream.fresh, names))
@@ -162,7 +177,7 @@ def learn_task(
         config: settings of the run.
         told: ``round`` is the number of the record to write; no epochs: the task was trained in rounds.
         folder: the client's state on disk.
-        prepare: called with the stream before anything is learned.
+        prepare: called with the stream before anything else.
     """
     start = time.monotonic()
     stream = open_stream(config, told, folder, told.round, blank=told.method == SCRATCH)
@@ -171,9 +186,9 @@ def learn_task(
         if other != checkpoints:
             shutil.rmtree(other)  # of an earlier run of the same name
     record = FactLog(checkpoints / f"facts-{told.round:04d}.jsonl", stream)
+    prepare(stream)
     if stream.training != stream.task:
         start_task(stream)
-    prepare(stream)
     for note, fields in shortcomings(stream):
         record(note, task=stream.task, **fields)
     work = Work(
@@ -184,26 +199,26 @@ def learn_task(
         stream.seed,
         record,
         goal=told.goal,
-        remaining=config.data.tasks_per_client - stream.task,
+        remaining=config.data.tasks_per_client - told.task - 1 + told.later,
         folder=checkpoints,
         scores=None if stream.scores is None else stream.scores.to(stream.device),
         anchors=stream.anchors,
     )
     METHODS["finetune" if stream.method == SCRATCH else stream.method](stream.model, stream.memory, work)
-    stream.scores, stream.training = None, 0
-    save(stream)
-    checkpoint.clear(checkpoints, stream.task)
     facts = record.lines()
-    record.path.unlink(missing_ok=True)
     states = [json.loads(line) for line in facts]
     validation = [state["validation"] for state in states if state.get("validation") is not None]
+    stream.scores, stream.training, stream.validation = None, 0, validation[-1] if validation else 0.0
+    save(stream)
+    checkpoint.clear(checkpoints, stream.task)
+    record.path.unlink(missing_ok=True)
     losses = [state["loss"] for state in states if "loss" in state]
     epochs = sum(state.get("epochs", 0) for state in states)
     return {
         "partition-id": told.partition_id,
         "num-examples": len(stream.data.train),
         "loss": losses[-1] if losses else 0.0,
-        "validation": validation[-1] if validation else 0.0,
+        "validation": stream.validation,
         "goal": told.goal,
         "steps": epochs * training.steps_per_epoch(stream.data.train, config.train.batch_size),
         "seconds-training": time.monotonic() - start,
@@ -222,21 +237,22 @@ def evaluate_tasks(config: RunConfig, told: Instruction, folder: Path) -> Metric
     def model_of(task: int) -> nn.Module:
         return task_model(stream.model, stream.memory, task, verify=stream.method in MASKED)
 
-    return {**evaluate_each(config, told, stream.device, stream.memory.records, model_of), **storage(stream)}
+    models = {task - 1 - stream.offset: partial(model_of, task) for task in stream.memory.records}
+    return {**evaluate_each(config, told, stream.device, models), **storage(stream)}
 
 
 def evaluate_each(
-    config: RunConfig, told: Instruction, device: torch.device, tasks: Iterable[int], model_of: Callable[[int], nn.Module]
+    config: RunConfig, told: Instruction, device: torch.device, models: Mapping[int, Callable[[], nn.Module]]
 ) -> Metrics:
-    """Evaluate the models of some tasks, by id from 1; see :func:`evaluate_tasks`."""
+    """Evaluate the models of some tasks, by their place in the stream; see :func:`evaluate_tasks`."""
     lists: dict[str, list[float]] = {}
-    for task in tasks:
-        data = cached_client(config.data, told.partition_id, told.train_fraction, task - 1)
+    for task, model in models.items():
+        data = cached_client(config.data, told.partition_id, told.train_fraction, task)
         split = data.test if told.split == "test" else data.val
-        found = training.evaluate(model_of(task), split, len(data.subgroup.classes), device, config.train.precision)
+        found = training.evaluate(model(), split, len(data.subgroup.classes), device, config.train.precision)
         for name, value in found.items():
             lists.setdefault(name.replace("num-examples", "examples"), []).append(value)
-    indices = [task - 1 for task in tasks]
+    indices = list(models)
     return {"partition-id": told.partition_id, "num-examples": int(sum(lists["examples"])), "tasks": indices, **lists}
 
 
@@ -283,12 +299,12 @@ class FactLog:
 
     def __init__(self, path: Path, stream: Stream) -> None:
         self.path = path
-        self.method = stream.method
+        self.method, self.task = stream.method, stream.instruction.task
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, event: str, /, **fields: Any) -> None:
         """Append one fact."""
-        line = json.dumps({"fact": event, "method": self.method, **fields, "task": fields["task"] - 1}, allow_nan=False)
+        line = json.dumps({"fact": event, "method": self.method, **fields, "task": self.task}, allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,8 @@ def evaluate_tasks(config: RunConfig, told: Instruction, folder: Path) -> Metric
     def model_of(task: int) -> nn.Module:
         return task_model(stream.model, state, task)
 
-    tasks = [task for task in state.tasks if task != state.unfinished]
-    return {**evaluate_each(config, told, stream.device, tasks, model_of), **storage(stream, state)}
+    models = {task - 1: partial(model_of, task) for task in state.tasks if task != state.unfinished}
+    return {**evaluate_each(config, told, stream.device, models), **storage(stream, state)}
 
 
 def storage(stream: Stream, state: WeITState) -> dict[str, float]:

@@ -47,7 +47,7 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     accuracy: dict[int, float] = {}
     columns: dict[int, int] = {}
     for event in events:
-        if event["event"] == "evaluate" and event["split"] == "test" and not event["arm"].startswith("without-"):
+        if event["event"] == "evaluate" and event["split"] == "test" and not event["arm"].startswith(("without-", "pair-")):
             target = control if _is_control(event["arm"]) else accuracy
             target[event["client"]] = event["balanced_accuracy"]
             if target is accuracy and "k" in event:

@@ -118,12 +118,12 @@ class Job:
             )
         return replies
 
-    def evaluate_tasks(self, instructions: Iterable[Instruction], after: int) -> list[Reply]:
+    def evaluate_tasks(self, instructions: Iterable[Instruction], after: int | None = None) -> list[Reply]:
         """Have every task evaluated that clients have learned; record one ``evaluate`` event for each task and client.
 
         Args:
             instructions: at most one per client.
-            after: number of tasks learned so far.
+            after: number of tasks learned so far; None: no stream.
         """
         asked = {told.partition_id: told for told in instructions}
         messages = [self.message(EVALUATE_TASKS, told, None) for told in asked.values()]
@@ -140,8 +140,7 @@ class Job:
                     round=told.round,
                     client=reply.client.partition_id,
                     split=told.split,
-                    task=task,
-                    after=after,
+                    **({} if after is None else {"task": task, "after": after}),
                     **metrics | own,
                 )
         return replies

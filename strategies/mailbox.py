@@ -80,12 +80,15 @@ class Mailbox:
         self.min_replies = min_replies
         self.reply_timeout = reply_timeout
 
-    def ask(self, messages: Iterable[Message], expected: Callable[[ClientInfo], Shapes]) -> list[Reply]:
+    def ask(
+        self, messages: Iterable[Message], expected: Callable[[ClientInfo], Shapes], *, may_fail: bool = False
+    ) -> list[Reply]:
         """Send messages and return the valid replies, by ascending partition id.
 
         Args:
             messages: instructions, at most one per client.
             expected: names and shapes of the arrays a client must answer with.
+            may_fail: return what there is, if it is nothing, whatever ``min_replies`` says.
 
         Raises:
             RunError: fewer valid replies than ``min_replies``; names each failed client and its reason.
@@ -107,7 +110,7 @@ class Mailbox:
             metrics = {name: value for name, value in answer.content[METRICS].items() if isinstance(value, (int, float))}
             replies.append(Reply(client, arrays, metrics, answer))
         needed = self.min_replies or len(asked)
-        if len(replies) < min(needed, len(asked)) or not replies:
+        if not may_fail and (len(replies) < min(needed, len(asked)) or not replies):
             reasons = "".join(f"\n  client {partition}: {reason}" for partition, reason in sorted(refused.items()))
             told = asked[0].content[CONFIG]
             what = f"{asked[0].metadata.message_type}, arm {told['arm']!s}, round {told['round']!s}"

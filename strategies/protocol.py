@@ -9,6 +9,8 @@ message            to         carries                             answer
 ``train.task``     every      instruction, shared arrays or none  metrics and facts of one task, learned
 ``train.round``    every      instruction, shared arrays or none  shared arrays, which numbers are the task's, metrics
 ``evaluate``       sampled    instruction, shared arrays or none  metrics of one split
+``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
+``query.score``    targets    instruction, donors' arrays         scores of each donor
 ``evaluate.tasks`` every      instruction                         metrics of each task learned so far
 =================  =========  ==================================  =====================================
 
@@ -35,6 +37,8 @@ TRAIN = "train"
 TRAIN_JOINT = "train.joint"
 TRAIN_TASK = "train.task"
 TRAIN_ROUND = "train.round"
+BACKBONE = "query.backbone"
+SCORE = "query.score"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
 
@@ -43,6 +47,9 @@ CONFIG = "config"
 METRICS = "metrics"
 FACTS = "facts"
 ADAPTIVE = "adaptive"
+MANIFEST = "manifest"
+DONORS = "donors"
+SCORERS = "scorers"
 
 # Beside an array ``x`` of a task in training goes ``mask/x``: one bit for each number, whether it is the task's own.
 MASK = "mask/"
@@ -84,6 +91,7 @@ class Instruction:
         task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
         method: how to learn it: ``scratch``, or empty for ``continual.method``.
         goal: validation that the task should reach, for cpg.
+        later: tasks to keep weights for, besides those of the stream.
         server_round: first round to train within the task, from 1; ``round`` numbers the rounds of all tasks, and their ends.
     """
 
@@ -103,6 +111,7 @@ class Instruction:
     task: int = 0
     method: str = ""
     goal: float = 0.0
+    later: int = 0
     server_round: int = 1
 
     def to_record(self) -> ConfigRecord:
@@ -164,6 +173,54 @@ def message_to(node_id: int, message_type: str, instruction: Instruction, arrays
 def to_arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Wrap named arrays for the wire, in the order of their names."""
     return ArrayRecord({name: Array(np.asarray(tensors[name], order="C")) for name in sorted(tensors)})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a donor says of its backbone.
+
+    Attributes:
+        partition_id: of the donor.
+        modality: of its data.
+        classes: of its latest task.
+        validation: balanced accuracy of that task on the donor's validation examples, measured again before it was sent.
+        num_train: training examples of the donor.
+        sha256: of the arrays and masks, see :func:`digest`.
+    """
+
+    partition_id: int
+    modality: str
+    classes: tuple[str, ...]
+    validation: float
+    num_train: int
+    sha256: str
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        """Read :meth:`to_json`'s line.
+
+        Raises:
+            ValueError: it is not such a line.
+        """
+        try:
+            fields = json.loads(text)
+            return Manifest(**{**fields, "classes": tuple(fields["classes"])})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"a donor's manifest is not one: {error}") from None
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 of names, types, shapes and bytes of arrays, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.asarray(tensors[name], order="C")
+        found.update(f"{name} {value.dtype.str} {value.shape}".encode())
+        found.update(value.tobytes())
+    return found.hexdigest()
 
 
 def to_masks(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
