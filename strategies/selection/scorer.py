@@ -49,8 +49,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One donor's backbone as it would work on the target: inside the modality with the donor's adapter and head, across
-    modalities with the target's (see client/modeldiff/swap.py).
+    """One donor's backbone as it would work on the target.
+
+    Inside the modality that is with the donor's adapter and head, across modalities with the target's (see
+    client/modeldiff/swap.py).
 
     Attributes:
         partition_id: of the donor.
