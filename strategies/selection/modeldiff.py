@@ -79,7 +79,7 @@ def ddv(outputs: Tensor, pairs: Tensor) -> Tensor:
 def similarity(a: Tensor, b: Tensor) -> float:
     """Cosine of two DDVs, in [0, 1]; 0 if one is all zeros.
 
-    >>> similarity(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0]))
+    >>> round(similarity(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0])), 6)
     0.8
     """
     a, b = exact(a), exact(b)
