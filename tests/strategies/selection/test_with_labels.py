@@ -109,7 +109,8 @@ def test_h_score_weighs_classes_by_their_probes():
 
 
 def test_leep_by_hand():
-    # P(y, z): (.4, .1), (.2, .3); P(y | z): (2/3, 1/4), (1/3, 3/4); both probes .8 * 2/3 + .2 * 1/4 = .4 / 3 + .6 * 3/4 = 7/12.
+    # P(y, z): (.4, .1), (.2, .3); P(y | z): (2/3, 1/4), (1/3, 3/4); both probes
+    # .8 * 2/3 + .2 * 1/4 = .4 / 3 + .6 * 3/4 = 7/12.
     logits = torch.tensor([[0.8, 0.2], [0.4, 0.6]]).log()
     assert leep.score(target([0, 1]), candidate(outputs(logits=logits))) == pytest.approx(math.log(7 / 12))
 
