@@ -51,7 +51,8 @@ class Target:
 class Candidate:
     """One donor's backbone as it would work on the target.
 
-    Inside the modality it has the donor's adapter and head, across modalities the target's (client/modeldiff/swap.py).
+    Inside the modality that is with the donor's adapter and head, across modalities with the target's (see
+    client/modeldiff/swap.py).
 
     Attributes:
         partition_id: of the donor.
