@@ -18,11 +18,15 @@ from strategies.protocol import (
     ADAPTIVE,
     ARRAYS,
     CONFIG,
+    DONORS,
     FACTS,
     FEDWEIT,
+    MANIFEST,
     METRICS,
+    SCORERS,
     ClientInfo,
     Instruction,
+    Manifest,
     RunError,
     check_source,
     from_arrays,
@@ -119,13 +123,20 @@ def train_joint(message: Message, context: Context) -> Message:
 @app.train("task")
 def train_task(message: Message, context: Context) -> Message:
     """Learn one task of a client's stream to its end."""
+    from client.donors import build_on
+    from client.scoring import fetch
     from client.state import state_folder
-    from client.stream import learn_task
+    from client.stream import Stream, learn_task
     from client.stream_rounds import receive
 
     config, instruction, shared = _read(message, context)
     folder = state_folder(config, context, instruction)
-    metrics, facts = learn_task(config, instruction, folder, lambda stream: receive(stream, shared))
+
+    def prepare(stream: Stream) -> None:
+        receive(stream, shared)
+        build_on(stream, fetch(stream, *_donors(message), folder))
+
+    metrics, facts = learn_task(config, instruction, folder, prepare)
     return _reply(message, metrics, {}, facts)
 
 
@@ -144,6 +155,36 @@ def train_round(message: Message, context: Context) -> Message:
     foreign = [from_arrays(records[name]) for name in sorted(records)]
     metrics, tensors, adaptive, facts = weit_stream.train_round(config, instruction, folder, shared, foreign)
     return _reply(message, metrics, tensors, facts, adaptive)
+
+
+@app.query("backbone")
+def backbone(message: Message, context: Context) -> Message:
+    """Give the backbone of the client's latest task, if it still is what was learned."""
+    from client.donors import publish
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    manifest, arrays = publish(config, instruction, state_folder(config, context, instruction))
+    reply = _reply(message, {"partition-id": manifest.partition_id, "num-examples": manifest.num_train}, arrays)
+    reply.content[MANIFEST] = ConfigRecord({"json": manifest.to_json()})
+    return reply
+
+
+@app.query("score")
+def score(message: Message, context: Context) -> Message:
+    """Score a donor; one that does not fit is named, with the reason, in place of scores."""
+    from client.scoring import score_donors
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    names = [str(name) for name in message.content.config_records[SCORERS]["names"]]  # type: ignore[union-attr]
+    folder = state_folder(config, context, instruction)
+    try:
+        return _reply(message, score_donors(config, instruction, folder, *_donors(message), names), {})
+    except ValueError as error:
+        reply = _reply(message, {"partition-id": instruction.partition_id, "num-examples": 1}, {})
+        reply.content[FACTS] = ConfigRecord({"reason": str(error)})
+        return reply
 
 
 @app.evaluate("tasks")
@@ -207,6 +248,16 @@ def _read(message: Message, context: Context) -> tuple[RunConfig, Instruction, T
     config = _own_data(_config(tuple(sorted(context.run_config.items()))), context)
     arrays = message.content.array_records.get(ARRAYS, ArrayRecord())
     return config, instruction, from_arrays(arrays)
+
+
+def _donors(message: Message) -> tuple[list[Manifest], dict[str, Tensors]]:
+    """Return the manifests of donors in a message, and the arrays that came with it, by hash."""
+    told = message.content.config_records.get(DONORS)
+    lines = told["manifests"] if told else []
+    prefix = f"{DONORS}-"
+    records = message.content.array_records
+    sent = {name.removeprefix(prefix): from_arrays(record) for name, record in records.items() if name.startswith(prefix)}
+    return [Manifest.from_json(str(line)) for line in lines], sent  # type: ignore[union-attr]
 
 
 @lru_cache(maxsize=8)

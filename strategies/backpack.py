@@ -18,7 +18,6 @@ with a donor grow; here both sides have the same parameters, steps and settings.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -34,6 +33,7 @@ from strategies.protocol import (
     FACTS,
     MANIFEST,
     MASK,
+    NONE,
     SCORE,
     SCORERS,
     TRAIN_TASK,
@@ -42,9 +42,11 @@ from strategies.protocol import (
     digest,
     to_arrays,
 )
+from strategies.selection.ranking import inside_first
+from strategies.selection.rules import random_rank, same_modality_random_rank
 
 DONOR, CONTROL, TARGET = "donor", "control", "backpack"
-TUNE, NONE = "few-step", "none"
+TUNE = "few-step"
 
 
 @dataclass
@@ -224,14 +226,13 @@ def rank(job: Job, target: ClientInfo, ledger: Ledger) -> list[int]:
     if settings.scorer in LOCAL_SCORERS:
         scores = ledger.scores.get(target.partition_id, {})
         known = {one.partition_id: scores[one.partition_id][settings.scorer] for one in donors if one.partition_id in scores}
-        modality = {one.partition_id: one.modality == target.modality for one in donors}
-        usable = [donor for donor, score in known.items() if not math.isnan(score)]
-        return sorted(usable, key=lambda donor: (not modality[donor], -known[donor], donor))
+        inside = {one.partition_id for one in donors if one.modality == target.modality}
+        usable = {donor: score for donor, score in known.items() if math.isfinite(score)}
+        return inside_first(usable, target.partition_id, inside)
+    modalities = {one.partition_id: one.modality for one in (*donors, target)}
     if settings.scorer == "same-modality-random":
-        donors = [one for one in donors if one.modality == target.modality]
-    order = [one.partition_id for one in donors]
-    random.Random(f"{job.config.run.seed}/selection/{target.partition_id}").shuffle(order)  # noqa: S311
-    return order
+        return same_modality_random_rank(target.partition_id, modalities, job.config.run.seed)
+    return random_rank(target.partition_id, list(modalities), job.config.run.seed)
 
 
 def try_out(job: Job, target: ClientInfo, donor: ClientInfo, ledger: Ledger) -> dict[str, float]:

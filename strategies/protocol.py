@@ -51,6 +51,9 @@ MANIFEST = "manifest"
 DONORS = "donors"
 SCORERS = "scorers"
 
+# What the scorer few-step gives without a donor.
+NONE = "none"
+
 # Beside an array ``x`` of a task in training goes ``mask/x``: one bit for each number, whether it is the task's own.
 MASK = "mask/"
 

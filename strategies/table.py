@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from config import RunConfig
-from strategies import continual, fedweit, full_fedavg, joint, late_joiner, local, shared_fedavg, stream_fedavg
+from strategies import backpack, continual, fedweit, full_fedavg, joint, late_joiner, local, shared_fedavg, stream_fedavg
 from strategies.job import Job
 from strategies.protocol import RunError
 
@@ -16,6 +16,7 @@ STRATEGIES: dict[str, Callable[[Job], None]] = {
     "local": local.run,
     "joint": joint.run,
     "late-joiner": late_joiner.run,
+    "backpack": backpack.run,
 }
 """Strategies for one task a client."""
 
@@ -28,7 +29,7 @@ STREAMS: dict[str, Callable[[Job], None]] = {
 """Strategies that lead clients through a stream of tasks; the others would train the first task and leave the rest out."""
 
 # Strategies that are a control themselves, or carry their own.
-WITHOUT_CONTROL = ("local", "late-joiner", "continual", "fedweit")
+WITHOUT_CONTROL = ("local", "late-joiner", "continual", "fedweit", "backpack")
 
 
 def check_tasks(config: RunConfig) -> None:

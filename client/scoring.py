@@ -1,0 +1,100 @@
+"""A target scores donors: by its own training examples, its own model, and what a donor's model computes on them.
+
+What a donor sent is kept on the target's disk by its hash, under ``donors`` beside the client's arms, so that it need not come
+again. All donors of a target are compared on the same probes, pairs and batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from client.continual.memory import task_model
+from client.continual.methods import optimisation
+from client.donors import Donor, receive
+from client.modeldiff.probes import choose
+from client.modeldiff.target import Donor as Announced
+from client.modeldiff.target import Ground, make_candidate, make_target, tune_without
+from client.modeldiff.tune import Budget
+from client.stream import Metrics, Stream, open_stream, task_data
+from config import RunConfig
+from models.arrays import Arrays
+from models.storage import StorageError, load_record, save_record
+from strategies.protocol import DONORS, NONE, Instruction, Manifest, RunError
+from strategies.selection.table import score
+
+
+def score_donors(
+    config: RunConfig,
+    told: Instruction,
+    folder: Path,
+    manifests: Sequence[Manifest],
+    sent: Mapping[str, Arrays],
+    names: Sequence[str],
+) -> Metrics:
+    """Return the scores of one donor by the names of scorers; ``none`` is what ``few-step`` gives without a donor.
+
+    Args:
+        config: settings of the run.
+        told: names the arm of the target's own model, and the number of its record.
+        folder: of that arm.
+        manifests: of the one donor.
+        sent: its arrays by hash, unless the target has them already.
+        names: of scorers.
+
+    Raises:
+        ValueError: what came does not fit its manifest or the target's model.
+        RunError: the target has no model of its own yet.
+    """
+    stream = open_stream(config, told, folder, told.round + 1)
+    if not stream.memory.records:
+        raise RunError(f"client {told.partition_id} has no model of its own to compare donors with: train it first")
+    ground = ground_of(stream)
+    (donor,) = fetch(stream, manifests, sent, folder)
+    announced = Announced(donor.manifest.partition_id, donor.manifest.modality, donor.manifest.classes, donor.arrays)
+    target, candidate = make_target(ground), make_candidate(ground, announced)
+    found = {name: tune_without(ground) if name == NONE else score(name, target, candidate) for name in names}
+    return {"partition-id": told.partition_id, "num-examples": len(stream.data.train), **found}
+
+
+def ground_of(stream: Stream) -> Ground:
+    """Return what the target brings to the comparison."""
+    settings, group = stream.config.selection, stream.data.subgroup
+    probes = choose(stream.data.train, settings.probes, stream.seed, settings.pairs)
+    return Ground(
+        modality=group.modality,
+        classes=group.classes,
+        own=task_model(stream.model, stream.memory, stream.memory.latest),
+        fresh=stream.fresh,
+        data=task_data(stream),
+        probes=probes,
+        tuning=Budget(settings.tune_epochs, optimisation(stream.config), stream.seed),
+        seed=stream.seed,
+        device=stream.device,
+    )
+
+
+def fetch(stream: Stream, manifests: Sequence[Manifest], sent: Mapping[str, Arrays], folder: Path) -> list[Donor]:
+    """Return donors out of a message or, where it has their hash alone, from the disk; what came is kept there.
+
+    Raises:
+        ValueError: an array does not fit, or is neither here nor there.
+    """
+    found = []
+    for manifest in manifests:
+        path = folder.parent / DONORS / manifest.sha256
+        if not manifest.sha256.isalnum():
+            raise ValueError(f"found the hash {manifest.sha256!r}, expected letters and digits")
+        arrays = sent.get(manifest.sha256)
+        if arrays is None:
+            try:
+                arrays = load_record(path)[0]
+            except StorageError as error:
+                raise ValueError(
+                    f"the backbone of client {manifest.partition_id} did not come, and is not here: {error}"
+                ) from None
+        donor = receive(stream, manifest, arrays, stream.config.strategy.share)
+        if manifest.sha256 in sent:
+            save_record(path, arrays, {"manifest": manifest.to_json()})
+        found.append(donor)
+    return found
