@@ -1,7 +1,7 @@
 """A small sketch of a donor by its responses to common probes, which need no data: seeded noise and random words.
 
-Whatever the order of the classes, it knows a relative among models that have learned enough, of images less well than of texts.
-A target with few data seldom knows its relatives by it; where client/modeldiff/sketch.py applies, that is the better one.
+Whatever the order of the classes, it knows a relative among models that have learned enough, of images less well than of
+texts. A target with few data seldom knows its relatives by it: where client/modeldiff/sketch.py applies, that is better.
 
 Source: decision distance vectors of ModelDiff (Li et al., ISSTA 2021), on other inputs than any client's.
 """

@@ -55,6 +55,8 @@ def test_gradients_change_embeddings_within_eps() -> None:
     assert 0.4 < float(pairs.offsets.abs().max()) <= 0.5 + 1e-6
     assert not pairs.offsets[10:][probes.inputs == 0].any()
     noise = pgd_embeddings(model, probes, eps=0.5, steps=0, seed=0)
+    assert noise.offsets is not None
+    assert not noise.offsets[10:][probes.inputs == 0].any()
     assert (along(model, probes, pairs) > along(model, probes, noise)).all()
     assert not embedding_module(model)._forward_hooks
     assert moved(model_of("text", seed=1), pairs).min() > 0  # a donor's own adapter takes the same offsets
