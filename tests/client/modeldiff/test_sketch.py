@@ -34,6 +34,17 @@ def test_cosine_is_kept(shared: float) -> None:
     assert sketch_similarity(a, a) == pytest.approx(1.0)
 
 
+def test_sums_of_positive_numbers_keep_the_cosine_too() -> None:
+    initial, models = model_of("image"), []
+    for seed in (1, 2):
+        models.append(trained(initial, 0.0, seed))
+        with torch.no_grad():
+            for parameter, begun in zip(models[-1].parameters(), initial.parameters(), strict=True):
+                parameter.copy_(begun + (parameter - begun).abs())
+    a, b = (sketch(model, initial) for model in models)
+    assert sketch_similarity(a, b) == pytest.approx(2 / torch.pi, abs=0.12)  # of two half-normal vectors
+
+
 def test_across_modalities_backbones_alone_are_compared() -> None:
     image, text = model_of("image"), model_of("text")
     with torch.no_grad():

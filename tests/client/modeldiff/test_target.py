@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from client.continual.train import Optimisation
+from client.modeldiff import target as module
 from client.modeldiff.outputs import outputs
 from client.modeldiff.probes import choose
 from client.modeldiff.target import Donor, Ground, make_candidate, make_target, tune_without
@@ -70,6 +71,8 @@ def test_a_donor_that_is_not_what_was_announced_is_refused() -> None:
         make_candidate(ground(), donor(sha256="0" * 64))
 
 
-def test_no_donor_goes_the_same_way() -> None:
-    here = ground()
+def test_no_donor_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, seen = ground(), []
+    monkeypatch.setattr(module, "tune", lambda *args: seen.append(args) or tune(*args))
     assert tune_without(here) == tune(here.fresh, here.data, QUICK)
+    assert seen[0][0] is here.fresh
