@@ -145,7 +145,8 @@ def cluster_line(one: Mapping[str, Any]) -> str:
         for of in one["modalities"]
     ]
     heads = f"; heads stay local in {', '.join(one['without_head'])}" if one["without_head"] else ""
-    return f"{one['arm']}: clusters by {one['by']} in {1000 * one['seconds']:.0f} ms: {groups} ({'; '.join(scores)}){heads}"
+    by = f"updates of the {one['on']}" if one["by"] == "updates" else one["by"]
+    return f"{one['arm']}: clusters by {by} in {1000 * one['seconds']:.0f} ms: {groups} ({'; '.join(scores)}){heads}"
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
