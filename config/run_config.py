@@ -49,6 +49,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _warmup_ends(self) -> RunConfig:
+        if self.strategy.name == "clustered-fedavg" and self.strategy.cluster_warmup > self.run.rounds:
+            raise ValueError(
+                f"strategy.cluster-warmup = {self.strategy.cluster_warmup} is above run.rounds = {self.run.rounds}: clients "
+                "would never be averaged"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _settings_suit_streams(self) -> RunConfig:
         tasks = self.data.tasks_per_client
         if tasks > 1 and (self.strategy.proximal_mu > 0 or not self.train.restart_optimizer):

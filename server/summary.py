@@ -94,7 +94,13 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, An
         "bytes": sum(row.bytes for row in table),
         "seconds": seconds,
         **({"streams": streams} if streams else {}),
+        **({"clusters": found} if (found := clusters(events)) else {}),
     }
+
+
+def clusters(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the clusters that each arm formed: the ``clusters`` events without name and time."""
+    return [{k: v for k, v in event.items() if k not in ("event", "time")} for event in events if event["event"] == "clusters"]
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -128,7 +134,19 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     told = [f"{summary['clients_above_chance']} of {number} clients above chance"]
     if summary["mean_difference"] is not None:
         told.append(f"{summary['clients_better']} of {number} clients better than their matched control")
-    return told
+    return told + [cluster_line(one) for one in summary.get("clusters", ())]
+
+
+def cluster_line(one: Mapping[str, Any]) -> str:
+    """Say what clusters an arm formed, how far apart they are, and how well they agree with the true ones (ARI)."""
+    groups = ", ".join("+".join(map(str, members)) for members in one["members"].values())
+    scores = [
+        f"{of['modality']}: silhouette {_number(of['silhouette'], 0)}, ARI {of['adjusted_rand_index']:.2f}"
+        for of in one["modalities"]
+    ]
+    heads = f"; heads stay local in {', '.join(one['without_head'])}" if one["without_head"] else ""
+    by = f"updates of the {one['on']}" if one["by"] == "updates" else one["by"]
+    return f"{one['arm']}: clusters by {by} in {1000 * one['seconds']:.0f} ms: {groups} ({'; '.join(scores)}){heads}"
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
@@ -143,7 +161,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         f"{'mean':>6} {'':>8} {'':>7} {_number(summary['mean_control'])} {_number(summary['mean_accuracy'])} "
         f"{_number(summary['mean_difference'], 7, '+')} {summary['bytes'] / 1e6:>8.2f}"
     )
-    return [head, *body, total, *(continual_summary.lines(summary["streams"]) if "streams" in summary else [])]
+    streams = continual_summary.lines(summary["streams"]) if "streams" in summary else []
+    return [head, *body, total, *streams, *(cluster_line(one) for one in summary.get("clusters", ()))]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:

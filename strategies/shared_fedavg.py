@@ -21,6 +21,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies.averaging import column_mean, weighted_mean
 from strategies.job import Job
+from strategies.mailbox import Reply
 from strategies.protocol import (
     ARRAYS,
     COLUMNS,
@@ -62,6 +63,11 @@ def clusters(clients: list[ClientInfo], scope: str) -> dict[str, list[ClientInfo
     return {names[scope].format(members[0]): members for members in found.values()}
 
 
+def common_share(clients: list[ClientInfo], share: str) -> str:
+    """Return the parameter groups that clients can average: without the head if they differ in names or order of classes."""
+    return share if len({client.classes for client in clients}) == 1 else share.removesuffix("+head")
+
+
 def sample(clients: list[ClientInfo], fraction: float, seed: int, server_round: int) -> list[ClientInfo]:
     """Draw the clients of a round, at least one, by ascending partition id; depends on nothing but the arguments."""
     count = max(1, round(fraction * len(clients)))
@@ -81,10 +87,18 @@ class SharedFedAvg(FedAvg):
         clients: who takes part.
         share: parameter groups that travel; None: ``strategy.share``.
         scope: who is averaged with whom; None: ``strategy.scope``.
+        groups: the clusters themselves, by name, in place of a scope. One whose clients differ in their classes shares all but
+            the head.
     """
 
     def __init__(
-        self, job: Job, arm: str, clients: list[ClientInfo], share: str | None = None, scope: str | None = None
+        self,
+        job: Job,
+        arm: str,
+        clients: list[ClientInfo],
+        share: str | None = None,
+        scope: str | None = None,
+        groups: Mapping[str, list[ClientInfo]] | None = None,
     ) -> None:
         settings = job.config.strategy
         super().__init__(
@@ -93,8 +107,8 @@ class SharedFedAvg(FedAvg):
         self.job = job
         self.arm = arm
         self.clients = clients
-        self.share = share or settings.share
-        self.clusters = clusters(clients, scope or settings.scope)
+        self.clusters = clusters(clients, scope or settings.scope) if groups is None else dict(groups)
+        self.share_of = {name: common_share(members, share or settings.share) for name, members in self.clusters.items()}
         self.sent: dict[str, np.ndarray] = {}
         self.cluster_of = {c.partition_id: name for name, members in self.clusters.items() for c in members}
 
@@ -102,7 +116,9 @@ class SharedFedAvg(FedAvg):
         """Return every cluster's tensors before round 1, from the run's seed."""
         arrays: dict[str, np.ndarray] = {}
         for name, members in self.clusters.items():
-            arrays |= {f"{name}/{tensor}": value for tensor, value in self.job.initial(members[0], self.share).items()}
+            arrays |= {
+                f"{name}/{tensor}": value for tensor, value in self.job.initial(members[0], self.share_of[name]).items()
+            }
         return arrays
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
@@ -111,12 +127,14 @@ class SharedFedAvg(FedAvg):
         self.sent = from_arrays(arrays)
         wired = self._wire(arrays)
         for client in sample(self.clients, self.fraction_train, run.seed, server_round):
-            instruction = self.job.instruction(client, self.arm, round=server_round, share=self.share)
-            yield self.job.message(TRAIN, instruction, wired[self.cluster_of[client.partition_id]])
+            cluster = self.cluster_of[client.partition_id]
+            instruction = self.job.instruction(client, self.arm, round=server_round, share=self.share_of[cluster])
+            yield self.job.message(TRAIN, instruction, wired[cluster])
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the replies of each cluster; a cluster without a reply is left out of the result.
 
+        Tensors that the cluster does not share are left out too, as a client may have sent them before it had a cluster.
         The mixing matrix of clients with adaptive k is averaged column by column over the clients that kept the column.
         """
         replies = list(replies)
@@ -124,11 +142,18 @@ class SharedFedAvg(FedAvg):
         for name in self.clusters:
             members = [m for m in replies if self.cluster_of[int(_metrics(m)["partition-id"])] == name]  # type: ignore[arg-type]
             if members:
-                weighted = ((from_arrays(m.content.array_records[ARRAYS]), self._weight(m)) for m in members)
+                shared = of_cluster(self.sent, name)
+                weighted = ((_only(m.content.array_records[ARRAYS], shared), self._weight(m)) for m in members)
                 means |= {f"{name}/{tensor}": value for tensor, value in weighted_mean(weighted).items()}
                 means |= self._column_means(name, members)
         losses = [float(_metrics(m)["loss"]) for m in replies]  # type: ignore[arg-type]
         return to_arrays(means), MetricRecord({"loss": sum(losses) / len(losses)})
+
+    def first_means(self, server_round: int, replies: list[Reply]) -> dict[str, np.ndarray]:
+        """Average what clients sent that had trained apart from the initial tensors on; return every cluster's tensors."""
+        self.sent = self.initial_arrays()
+        averaged, _ = self.aggregate_train(server_round, [reply.message for reply in replies])
+        return self.sent | from_arrays(averaged or ArrayRecord())
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -138,6 +163,10 @@ class SharedFedAvg(FedAvg):
         for client in self.clients:
             instruction = self.job.instruction(client, self.arm, round=server_round, split=str(config["split"]))
             yield self.job.message(EVALUATE, instruction, wired[self.cluster_of[client.partition_id]])
+
+    def evaluation(self, server_round: int, arrays: dict[str, np.ndarray], split: str) -> Iterable[Message]:
+        """Address every client, to evaluate one split."""
+        return self.configure_evaluate(server_round, to_arrays(arrays), ConfigRecord({"split": split}), self.job.mailbox.grid)
 
     def run(self) -> dict[str, np.ndarray]:
         """Train all rounds and evaluate on the test split; return the final arrays, keyed ``cluster/tensor``.
@@ -156,10 +185,9 @@ class SharedFedAvg(FedAvg):
             averaged, _ = self.aggregate_train(server_round, [reply.message for reply in replies])
             arrays = arrays | from_arrays(averaged or ArrayRecord())
             if job.evaluation_due(server_round):
-                job.evaluate(self.configure_evaluate(server_round, to_arrays(arrays), ConfigRecord({"split": "val"}), grid))
+                job.evaluate(self.evaluation(server_round, arrays, "val"))
             job.progress.save(self.arm, server_round, arrays)
-        rounds = job.config.run.rounds
-        job.evaluate(self.configure_evaluate(rounds, to_arrays(arrays), ConfigRecord({"split": "test"}), grid))
+        job.evaluate(self.evaluation(job.config.run.rounds, arrays, "test"))
         job.progress.finish(self.arm)
         return arrays
 
@@ -189,6 +217,10 @@ def of_cluster(tensors: Mapping[str, np.ndarray], cluster: str) -> dict[str, np.
     """Return the tensors of one cluster out of those of all, ``cluster/tensor``, without its name."""
     prefix = f"{cluster}/"
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _only(record: ArrayRecord, names: Iterable[str]) -> dict[str, np.ndarray]:
+    return {name: record[name].numpy() for name in names}
 
 
 def _metrics(message: Message) -> MetricRecord:

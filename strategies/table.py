@@ -6,12 +6,24 @@ from collections.abc import Callable
 from functools import partial
 
 from config import RunConfig
-from strategies import backpack, continual, fedweit, full_fedavg, joint, late_joiner, local, shared_fedavg, stream_fedavg
+from strategies import (
+    backpack,
+    clustered_fedavg,
+    continual,
+    fedweit,
+    full_fedavg,
+    joint,
+    late_joiner,
+    local,
+    shared_fedavg,
+    stream_fedavg,
+)
 from strategies.job import Job
 from strategies.protocol import RunError
 
 STRATEGIES: dict[str, Callable[[Job], None]] = {
     "shared-fedavg": shared_fedavg.run,
+    "clustered-fedavg": clustered_fedavg.run,
     "full-fedavg": full_fedavg.run,
     "local": local.run,
     "joint": joint.run,

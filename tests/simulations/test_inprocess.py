@@ -111,6 +111,7 @@ def test_test_split_is_read_once_per_arm_and_client(finished):
 def test_every_shipped_config_runs_one_round(path, tmp_path):
     clients = "0,1,2,6" if "late" in path.stem else "0,6"
     small = {"run.rounds": 1, "train.epochs": 1, "data.clients": clients, "run.output-dir": str(tmp_path), "run.name": "run"}
+    small["strategy.cluster-warmup"] = 1
     tasks = {"epochs": 1, "prune-epochs": 1, "retrain-epochs": 1, "ratios": "0.6", "growth-step": 0.0, "ewc-samples": 5}
     inprocess.run(parse({**read_toml(path), **small, **{f"continual.{key}": value for key, value in tasks.items()}}))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
