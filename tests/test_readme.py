@@ -45,7 +45,9 @@ def call(words: list[str], cwd: Path) -> None:
     assert shown.returncode == 0, shown.stderr
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/results.md", "docs/lab.md", "docs/linceiver.md", "docs/continual.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/results.md", "docs/lab.md", "docs/linceiver.md", "docs/continual.md"]
+)
 def test_named_files_exist(name):
     text = (PROJECT_ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)

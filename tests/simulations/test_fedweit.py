@@ -104,14 +104,18 @@ def test_the_control_learns_from_scratch_with_as_many_steps(tmp_path):
     assert results_of(folder)["streams"]["means"]["transfer_gain"] is not None
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return walk(tmp_path_factory.mktemp("whole"), **{"data.clients": "0,6"})
+
+
 @pytest.mark.parametrize("fatal", [7, 16, 24, 31])
-def test_a_killed_run_ends_the_same(fatal, tmp_path, monkeypatch):
-    whole = walk(tmp_path / "whole", **{"data.clients": "0,6"})
+def test_a_killed_run_ends_the_same(fatal, whole, tmp_path, monkeypatch):
     revive = die_at(monkeypatch, RunFolder, "record", fatal)
     with pytest.raises(KilledError):
-        walk(tmp_path / "cut", **{"data.clients": "0,6"})
+        walk(tmp_path, **{"data.clients": "0,6"})
     revive()
-    same_end(whole, walk(tmp_path / "cut", **{"data.clients": "0,6", "run.resume": True}))
+    same_end(whole, walk(tmp_path, **{"data.clients": "0,6", "run.resume": True}))
 
 
 @pytest.mark.parametrize(

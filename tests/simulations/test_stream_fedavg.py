@@ -161,16 +161,23 @@ def test_a_shared_first_adapter_is_not_averaged_away(tmp_path):
     assert torch.equal(dict(model.named_parameters())["adapter.front.embed.weight"], first)
 
 
-@pytest.mark.parametrize("method", ["cpg", "ewc"])
-@pytest.mark.parametrize("fatal", [8, 19, 33, 38])
-def test_a_killed_run_ends_the_same(method, fatal, tmp_path, monkeypatch):
-    flat = {"continual.method": method, "strategy.control": False, "data.clients": "0,6"}
-    whole = walk(tmp_path / "whole", **flat)
+KILLED = {"strategy.control": False, "data.clients": "0,6"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    runs = {method: tmp_path_factory.mktemp(method) for method in ("cpg", "ewc")}
+    return {method: walk(root, **KILLED, **{"continual.method": method}) for method, root in runs.items()}
+
+
+@pytest.mark.parametrize(("method", "fatal"), [("cpg", 8), ("cpg", 33), ("ewc", 19), ("ewc", 38)])
+def test_a_killed_run_ends_the_same(method, fatal, whole, tmp_path, monkeypatch):
+    flat = {**KILLED, "continual.method": method}
     revive = die_at(monkeypatch, RunFolder, "record", fatal)
     with pytest.raises(KilledError):
-        walk(tmp_path / "cut", **flat)
+        walk(tmp_path, **flat)
     revive()
-    same_end(whole, walk(tmp_path / "cut", **flat, **{"run.resume": True}))
+    same_end(whole[method], walk(tmp_path, **flat, **{"run.resume": True}))
 
 
 def test_without_an_exchange_it_is_the_control(tmp_path):
