@@ -62,6 +62,19 @@ def test_the_control_is_the_one_of_other_strategies(finished, tmp_path):
     assert [e | {"arm": "local"} for e in control] == alone
 
 
+def test_true_clusters_after_one_round_are_the_scope_classes_bit_for_bit(tmp_path):
+    from safetensors.numpy import load
+
+    small = {**SETTINGS, "strategy.control": False, "strategy.cluster-count": 0}
+    ours = run(tmp_path, "ours", **{**small, "strategy.cluster-by": "classes"})
+    theirs = run(tmp_path, "theirs", **{**small, "strategy.name": "shared-fedavg", "strategy.scope": "classes"})
+    one, two = (load((f / "checkpoints" / "federated" / "round-0003.safetensors").read_bytes()) for f in (ours, theirs))
+    assert one.keys() - two.keys() == {"members/image-0", "members/image-3"}
+    assert two
+    for name, value in two.items():
+        assert value.tobytes() == one[name].tobytes()
+
+
 def test_results_tell_the_clusters(finished):
     folder, _ = finished
     (found,) = json.loads((folder / "results.json").read_text())["clusters"]
