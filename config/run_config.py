@@ -86,6 +86,16 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _scorers_see_what_they_need(self) -> RunConfig:
+        wanted = [self.selection.scorer, *self.selection.also.split(",")]
+        if self.strategy.name == "backpack" and "leep" in wanted and "head" not in self.strategy.share:
+            raise ValueError(
+                f"the scorer leep reads the donor's own head, which strategy.share = '{self.strategy.share}' does not "
+                "send: use 'backbone+adapter+head', or another scorer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_fits_the_data(self) -> RunConfig:
         if self.data.dataset in WITHOUT_TEXTS and self.model.embedding_dir:
             raise ValueError(

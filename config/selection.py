@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from config.base import Count, CountOrZero, NotNegative, PositiveFraction, Section
+from config.base import Count, NotNegative, PositiveFraction, Section
 
 LOCAL_SCORERS = (
     "modeldiff",
@@ -55,7 +55,6 @@ class Selection(Section):
     donor_epochs: Count = Field(30, description="epochs of a donor's own task, before it is pruned")
     probes: Count = Field(100, description="probes: training examples of the target, at most")
     pairs: Count = Field(400, description="pairs of probes")
-    shortlist: CountOrZero = Field(0, description="candidates that are scored; the rest is cut by sketches. 0: all")
     margin: NotNegative = Field(0.0, description="abstain: validation that no donor may be better by, and still not win")
 
     @field_validator("also")
