@@ -11,26 +11,24 @@ from config import Model
 from data_partition.client_data import Split
 from models.factory import build_model
 from models.storage import load_record, save_record
-from tests.client.continual.helpers import CASES, changed
+from tests.client.continual.helpers import CASES, WIDTHS, changed
 from tests.client.continual.test_weit import FAST, W, learn, logits_of, second_task
 from tests.models.helpers import batch, tiny
 
-MODELS = [*CASES, ("lenet5", "image")]
-
 
 def make(name, modality, seed=0):
-    if name == "lenet5":
-        return build_model(Model(name=name), "image", 5, image_size=32, vocab_size=30, max_tokens=12, seed=seed)
+    if name in WIDTHS:
+        return build_model(Model(name=name, width=WIDTHS[name]), "image", 5, seed=seed)
     return tiny(modality, name=name, dim=32, latents=4, heads=2, cross_heads=2, layers=1, seed=seed)
 
 
 def inputs_of(name, modality, size=6, seed=1):
-    if name == "lenet5":
+    if name in WIDTHS:
         return torch.rand(size, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     return batch(modality, size, seed)
 
 
-@pytest.mark.parametrize(("name", "modality"), MODELS)
+@pytest.mark.parametrize(("name", "modality"), CASES)
 def test_every_model_goes_on_from_the_disk_with_the_same_bits(name, modality, tmp_path):
     model, state, probe = make(name, modality), WeITState(), inputs_of(name, modality, seed=9)
     data = {t: TaskData(s := Split(inputs_of(name, modality, seed=t), torch.arange(6) % 5), s) for t in (1, 2)}
