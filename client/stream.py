@@ -159,12 +159,13 @@ def start_task(stream: Stream) -> None:
 
     A first task on top of donors begins with theirs.
     """
-    names = [name for name in named_tensors(stream.fresh) if group_of(name) is Group.HEAD]
+    fresh = copy_model(stream.fresh)
+    names = [name for name in named_tensors(fresh) if group_of(name) is Group.HEAD]
     on_donors = stream.offset > 0 and not stream.memory.records
     if stream.config.continual.start == "fresh" and stream.method in MASKED and not on_donors:
-        set_widths(stream.fresh, widths(stream.model), seed=stream.seed)
-        names = private_names(stream.fresh)
-    install(stream.model, get_tensors(stream.fresh, names))
+        set_widths(fresh, widths(stream.model), seed=stream.seed)
+        names = private_names(fresh)
+    install(stream.model, get_tensors(fresh, names))
     stream.scores, stream.training = None, stream.task
 
 

@@ -237,6 +237,9 @@ def test_every_model_walks_and_forgets_nothing(name, tmp_path):
     folder = walk(tmp_path, **small, **settings)
     assert results_of(folder)["streams"]["means"]["forgetting"] == 0.0
     assert of(facts(folder), "continual", state="grow")
+    learned = {e["client"]: e["capacity"] for e in of(facts(folder), "learn", arm="continual", round=2)}
+    tested = {e["client"]: e["capacity"] for e in of(facts(folder), "evaluate", arm="continual", after=2)}
+    assert learned == tested  # in models of the first widths, also where it grew
 
 
 def test_killed_for_real_it_ends_the_same(whole, tmp_path):
