@@ -13,7 +13,6 @@ from client.continual.memory import task_model
 from client.continual.methods import optimisation
 from client.donors import Donor, receive
 from client.modeldiff.probes import choose
-from client.modeldiff.target import Donor as Announced
 from client.modeldiff.target import Ground, make_candidate, make_target, tune_without
 from client.modeldiff.tune import Budget
 from client.stream import Metrics, Stream, open_stream, task_data
@@ -51,8 +50,7 @@ def score_donors(
         raise RunError(f"client {told.partition_id} has no model of its own to compare donors with: train it first")
     ground = ground_of(stream)
     (donor,) = fetch(stream, manifests, sent, folder)
-    announced = Announced(donor.manifest.partition_id, donor.manifest.modality, donor.manifest.classes, donor.arrays)
-    target, candidate = make_target(ground), make_candidate(ground, announced)
+    target, candidate = make_target(ground), make_candidate(ground, donor.manifest, donor.arrays)
     found = {name: tune_without(ground) if name == NONE else score(name, target, candidate) for name in names}
     return {"partition-id": told.partition_id, "num-examples": len(stream.data.train), **found}
 

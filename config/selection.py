@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
 from config.base import Count, NotNegative, PositiveFraction, Section
 
-LOCAL_SCORERS = (
+LocalScorer = Literal[
     "modeldiff",
     "modeldiff-logits",
     "modeldiff-released",
@@ -18,28 +18,17 @@ LOCAL_SCORERS = (
     "leep",
     "linear-probe",
     "few-step",
-)
+]
+LOCAL_SCORERS: tuple[str, ...] = get_args(LocalScorer)
 """Scorers that a target computes on its own data."""
-RULES = ("same-modality-random", "random")
+Rule = Literal["same-modality-random", "random"]
 """Scorers that need no data."""
 
 
 class Selection(Section):
     """Which donors a target of strategy ``backpack`` learns on top of."""
 
-    scorer: Literal[
-        "modeldiff",
-        "modeldiff-logits",
-        "modeldiff-released",
-        "cka",
-        "logme",
-        "h-score",
-        "leep",
-        "linear-probe",
-        "few-step",
-        "same-modality-random",
-        "random",
-    ] = Field("modeldiff", description="what donors are ranked by; larger is better")
+    scorer: LocalScorer | Rule = Field("modeldiff", description="what donors are ranked by; larger is better")
     also: str = Field("", description="more scorers to record, comma-separated; they decide nothing")
     routing: Literal["top-n", "all-pairs"] = Field("top-n", description="all-pairs: every donor for every target, one by one")
     top: Count = Field(1, description="donors N that a target learns on top of")
