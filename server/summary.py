@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from server import continual_summary
 
 CONTROLS = ("control", "scratch")
+BESIDE = re.compile(r"without-|pair-|own$|control-\d+$")
+"""Arms that are no part of the comparison: what it is measured by."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     accuracy: dict[int, float] = {}
     columns: dict[int, int] = {}
     for event in events:
-        if event["event"] == "evaluate" and event["split"] == "test" and not event["arm"].startswith(("without-", "pair-")):
+        if event["event"] == "evaluate" and event["split"] == "test" and not BESIDE.match(event["arm"]):
             target = control if _is_control(event["arm"]) else accuracy
             target[event["client"]] = event["balanced_accuracy"]
             if target is accuracy and "k" in event:
@@ -59,7 +62,9 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
         target |= continual_summary.average_accuracies(events, kind)
     moved = dict.fromkeys(clients, 0)
     for event in events:
-        if event["event"] == "message" and not _is_control(event["arm"]) and event["client"] in moved:
+        if event["event"] == "message" and event["client"] in moved:
+            if _is_control(event["arm"]) or event["arm"].startswith("pair-"):
+                continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
     return [
         Row(
