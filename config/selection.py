@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from config.base import Count, CountOrZero, PositiveFraction, Section
+from config.base import Count, CountOrZero, Positive, PositiveFraction, Section
 
 LocalScorer = Literal[
     "modeldiff",
@@ -43,6 +43,9 @@ class Selection(Section):
     combine: Literal["first", "average", "block-union"] = Field(
         "first",
         description="what N > 1 donors become: the best one alone, their mean, or each weight from the best that owns it",
+    )
+    rate: Positive = Field(
+        0.5, description="learning rate on top of donors, in units of train.learning-rate; without donors it is 1"
     )
     abstain: bool = Field(True, description="no donor, where a short training without one validates better")
     finalists: Count = Field(1, description="best donors by the scorer that take this test; the best of it goes first")

@@ -36,6 +36,7 @@ class Ground:
         arm: ``calibrate``: candidates are calibrated before their outputs are taken; else as they came.
         calibration: budget of that.
         tuning: budget of ``Candidate.tune``.
+        alone: the same without a donor.
         seed: of everything random in scorers.
         device: where the models are.
     """
@@ -49,6 +50,7 @@ class Ground:
     arm: Arm = "swap"
     calibration: Budget = field(default_factory=lambda: Budget(epochs=6))
     tuning: Budget = field(default_factory=Budget)
+    alone: Budget = field(default_factory=Budget)
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -83,5 +85,5 @@ def make_candidate(ground: Ground, manifest: Manifest, arrays: Mapping[str, np.n
 
 
 def tune_without(ground: Ground) -> float:
-    """Return what ``Candidate.tune`` would return without a donor: the target's fresh model, by the same steps."""
-    return tune(ground.fresh, ground.data, ground.tuning)
+    """Return what ``Candidate.tune`` would return without a donor: the target's fresh model, by as many steps."""
+    return tune(ground.fresh, ground.data, ground.alone)
