@@ -51,7 +51,8 @@ class RecordedRun:
         """The results as written; of a run without, those that its events give; None: they give none."""
         if self.written is not None:
             return self.written
-        found = summary.results(self.events, number(self.manifest.get("seconds")) or 0.0)
+        scorer = str(self.config.get("selection.scorer", ""))
+        found = summary.results(self.events, number(self.manifest.get("seconds")) or 0.0, scorer)
         return found if found["clients"] or "streams" in found else None
 
 
