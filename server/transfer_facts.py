@@ -1,8 +1,8 @@
 """What the events of a Back-Pack run tell of donors and targets, and how a choice compares with what was measured.
 
 With ``selection.routing = "all-pairs"`` each target learns on top of each donor: the *truth* of a pair is its mean test
-balanced accuracy over the arms ``pair-003``, ``pair-003-1``, …, that of no donor the mean over ``control``, ``control-1``, …. No
-donor is a candidate like the others. Gains and regrets are in points: 100 times balanced accuracy.
+balanced accuracy over the arms ``pair-003``, ``pair-003-1``, …, that of no donor the mean over ``control``, ``control-1``, ….
+No donor is a candidate like the others. Gains and regrets are in points: 100 times balanced accuracy.
 
 The best of several noisy measurements is partly lucky: rank and regret are those against the best *measured*, so the regret is
 too large rather than too small, the more so with fewer repeats.

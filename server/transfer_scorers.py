@@ -1,9 +1,9 @@
 """How good each scorer would have been in a Back-Pack run, and the rules that need no scorer, on the same donors.
 
 A scorer's choice is its first donor; whether the run took that one, another or none plays no part. Each is judged among donors
-of the target's own modality (``own``) and, where donors of the other were candidates too, among all: those of the own modality
-first, as the broker ranks them (``own-first``), and by score alone (``all``), which shows whether scores of different modalities
-compare.
+of the target's own modality (``own``) and, where donors of the other were candidates too, among all: those of the own
+modality first, as the broker ranks them (``own-first``), and by score alone (``all``), which shows whether scores of different
+modalities compare.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def scope(facts: Facts, target: int, among: str) -> set[int]:
 
 
 def by_score(facts: Facts, name: str, inside: Mapping[int, Collection[int]], by_score_alone: bool = False) -> list[Choice]:
-    """Return a scorer's choices for the targets where it scored a donor; those of the own modality first, or by score alone."""
+    """Return a scorer's choices for the targets where it scored a donor: the own modality first, or by score alone."""
     found = []
     for target, donors in inside.items():
         scored = facts.scores.get(target, {})

@@ -47,11 +47,14 @@ def compare(
         list[Path], typer.Argument(help="run folders; runs that differ only in run.seed are seeds of one setting")
     ],
     format_: Annotated[str, typer.Option("--format", help="table, md, csv, json or latex")] = "table",
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="of Back-Pack runs: what choices, scorers and directions gain, with tests")
+    ] = False,
 ) -> None:
     """Print one table of several runs: mean ± sd over seeds, difference and paired test over clients, bytes, seconds."""
-    from simulations import comparison
+    from simulations import comparison, comparison_transfer
 
-    comparison.main(runs, format_)
+    (comparison_transfer if transfer else comparison).main(runs, format_)
 
 
 @app.command()

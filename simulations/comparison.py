@@ -17,6 +17,7 @@ from typing import Any
 from config import ConfigError, read_toml
 from server.continual_summary import SCORES, score
 from simulations import tables
+from simulations.significance import wilcoxon_p
 
 NOT_A_SETTING = ("run.seed", "run.name", "run.output-dir", "run.resume")
 HEADINGS = {
@@ -142,14 +143,6 @@ def mean_per_client(seeds: Sequence[dict[int, float]]) -> dict[int, float]:
     """Average each client over the seeds; a client must be in all of them."""
     clients = set.intersection(*(set(one) for one in seeds)) if seeds else set()
     return {client: statistics.fmean(one[client] for one in seeds) for client in sorted(clients)}
-
-
-def wilcoxon_p(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p of Wilcoxon's signed-rank test, zeros dropped."""
-    from scipy.stats import wilcoxon
-
-    changed = [value for value in differences if value != 0.0]
-    return float(wilcoxon(changed).pvalue) if len(changed) > 1 else None
 
 
 def _line(name: str, members: list[Finished], against: str, own: dict[int, float], other: dict[int, float]) -> Line:

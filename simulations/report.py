@@ -20,7 +20,7 @@ from config import ConfigError
 from models.storage import write_atomic
 from server import summary
 from server.run_folder import read_events
-from simulations import report_continual, report_curves, report_ledger
+from simulations import report_continual, report_curves, report_ledger, report_transfer
 from simulations.report_html import Html, details, join, number, page, section, table, tag, word
 
 NOT_TOLD = ("run.name", "run.output-dir", "run.resume")
@@ -53,7 +53,7 @@ class RecordedRun:
             return self.written
         scorer = str(self.config.get("selection.scorer", ""))
         found = summary.results(self.events, number(self.manifest.get("seconds")) or 0.0, scorer)
-        return found if found["clients"] or "streams" in found else None
+        return found if found["clients"] or "streams" in found or "transfer" in found else None
 
 
 def main(paths: Sequence[Path]) -> None:
@@ -118,6 +118,9 @@ def render(run: RecordedRun) -> str:
         "Run": head,
         "Settings": changed_settings,
         "Result": result,
+        "Transfer": lambda run: report_transfer.section(
+            (run.outcome or {}).get("transfer"), (run.outcome or {}).get("clients", ())
+        ),
         "Curves": lambda run: report_curves.curves(run.events),
         "Streams of tasks": lambda run: report_continual.streams((run.outcome or {}).get("streams")),
         "Continual learning": lambda run: report_continual.timeline(run.events),

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from config import ConfigError, flatten, parse, to_toml
-from simulations.comparison import HEADINGS, STREAM_HEADINGS, lines, main, mean_per_client, read_run, render, wilcoxon_p
+from simulations.comparison import HEADINGS, STREAM_HEADINGS, lines, main, mean_per_client, read_run, render
+from simulations.significance import wilcoxon_p
 
 
 def finished(tmp_path, name, seed, accuracies, controls=None, **flat):
