@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from server import continual_summary, transfer
-from server.transfer_facts import NO_DONOR
 
 CONTROLS = ("control", "scratch")
-ASIDE = re.compile(r"without-.*|pair-.*|own")
-"""Arms whose accuracies are no client's result."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +192,8 @@ def _number(value: float | None, width: int = 8, sign: str = "") -> str:
 
 
 def _is_aside(arm: str) -> bool:
-    """Say whether an arm's accuracies are no client's result: preparation, pairs, a second control, repeats of the first."""
-    return ASIDE.fullmatch(arm) is not None or (arm != "control" and NO_DONOR.fullmatch(arm) is not None)
+    """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, a second control."""
+    return arm.startswith("without-") or arm == transfer.OWN or transfer.is_repeat(arm)
 
 
 def _is_control(arm: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from server import transfer_scorers
-from server.transfer_facts import RELATIONS, Event, Facts, finite, gains, judge, mean, named, read, repeats
+from server.transfer_facts import NO_DONOR, PAIR, RELATIONS, Event, Facts, finite, gains, judge, mean, named, read, repeats
 
 TARGET, CONTROL, OWN = "backpack", "control", "own"
 
@@ -67,9 +67,9 @@ def results(events: Iterable[Event], scorer: str = "") -> dict[str, Any] | None:
         scorer: what donors are ranked by where an event does not say it.
     """
     events = list(events)
-    facts = read(events)
-    if not facts.routing and not facts.truth:
+    if not any(event["event"] == "routing" or PAIR.fullmatch(str(event.get("arm"))) for event in events):
         return None
+    facts = read(events)
     table = routes(facts, scorer)
     last = latest(table)
     return {
@@ -155,6 +155,8 @@ def matrix(facts: Facts) -> dict[str, Any] | None:
     return {
         "targets": list(facts.truth),
         "donors": donors,
+        "target_modality": [facts.modality[target] for target in facts.truth],
+        "donor_modality": [facts.modality[donor] for donor in donors],
         "none": [measured.get(None) for measured in facts.truth.values()],
         "gains": [[known.get((donor, target)) for donor in donors] for target in facts.truth],
         "repeats": min(map(len, every)),
@@ -187,6 +189,11 @@ def grouped(facts: Facts, by: str) -> list[dict[str, Any]]:
         for name, targets in found.items()
         if targets
     ]
+
+
+def is_repeat(arm: object) -> bool:
+    """Say whether an arm only measures: a pair, or its target without a donor once more."""
+    return PAIR.fullmatch(str(arm)) is not None or (arm != CONTROL and NO_DONOR.fullmatch(str(arm)) is not None)
 
 
 def chosen(summary: Mapping[str, Any]) -> dict[int, str]:

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from config import ConfigError
 from server.transfer_scorers import AVERAGE, RANDOM, RULES, SAME
 from simulations import tables
@@ -110,7 +112,9 @@ def main(paths: Sequence[Path], format_: str) -> None:
     if format_ in ("csv", "json"):
         tables.show({name: name for name in asdict(table[0])}, [asdict(line) for line in table], [], format_)
         return
-    for headings, body in by_part(table):
+    for number, (headings, body) in enumerate(by_part(table)):
+        if number and format_ != "table":
+            Console().print()
         tables.show(headings, [], body, format_, words=("setting", "name", "among"))
 
 

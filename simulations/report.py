@@ -18,7 +18,7 @@ from rich.console import Console
 import config as settings
 from config import ConfigError
 from models.storage import write_atomic
-from server import summary
+from server import summary, transfer
 from server.run_folder import read_events
 from simulations import report_continual, report_curves, report_ledger, report_transfer
 from simulations.report_html import Html, details, join, number, page, section, table, tag, word
@@ -118,10 +118,8 @@ def render(run: RecordedRun) -> str:
         "Run": head,
         "Settings": changed_settings,
         "Result": result,
-        "Transfer": lambda run: report_transfer.section(
-            (run.outcome or {}).get("transfer"), (run.outcome or {}).get("clients", ())
-        ),
-        "Curves": lambda run: report_curves.curves(run.events),
+        "Transfer": lambda run: report_transfer.section(run.outcome or {}),
+        "Curves": lambda run: report_curves.curves([one for one in run.events if not transfer.is_repeat(one.get("arm"))]),
         "Streams of tasks": lambda run: report_continual.streams((run.outcome or {}).get("streams")),
         "Continual learning": lambda run: report_continual.timeline(run.events),
         "Byte ledger": lambda run: report_ledger.ledger(run.events),

@@ -25,22 +25,17 @@ TESTS = (
 )
 
 
-def section(summary: Mapping[str, Any] | None, clients: Sequence[Mapping[str, Any]]) -> list[Html]:
-    """Return what the entry ``transfer`` of the results says; nothing without it.
-
-    Args:
-        summary: the entry.
-        clients: rows of the results, for modalities.
-    """
-    if not summary:
+def section(outcome: Mapping[str, Any]) -> list[Html]:
+    """Return what the entry ``transfer`` of the results says; nothing without it."""
+    if "transfer" not in outcome:
         return []
-    modality = {row["client"]: str(row["modality"]) for row in clients}
+    summary = outcome["transfer"]
     return [
         tag("p", f"{transfer.remark(summary)}."),
         *routing(summary["routing"]),
         *refused(summary["refused"]),
         *clusters(summary["clusters"]),
-        *matrix(summary, modality),
+        *matrix(summary),
         *scorers(summary["scorers"]),
         *tests(summary),
     ]
@@ -100,27 +95,25 @@ def clusters(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
     return [tag("h3", "Clusters"), table(("similarity", "clients"), body, words=("similarity", "clients"))] if body else []
 
 
-def matrix(summary: Mapping[str, Any], modality: Mapping[int, str]) -> list[Html]:
+def matrix(summary: Mapping[str, Any]) -> list[Html]:
     """Return the transfer matrix, clients of one modality side by side; nothing if no pair was measured."""
     found = summary["matrix"]
     if found is None:
         return []
-    donors = sorted(range(len(found["donors"])), key=lambda j: (modality.get(found["donors"][j], ""), found["donors"][j]))
-    targets = sorted(range(len(found["targets"])), key=lambda i: (modality.get(found["targets"][i], ""), found["targets"][i]))
+    rows, columns = (sorted(zip(found[f"{who}_modality"], found[f"{who}s"], strict=True)) for who in ("target", "donor"))
     chosen = {row["client"]: set(row["chosen"]) for row in summary["routing"]}
-
-    def name(client: int) -> str:
-        return f"{client} {modality.get(client, '')}".strip()
-
-    head = [tag("th", text, scope="col") for text in ("target", "none", *(name(found["donors"][j]) for j in donors))]
+    gains = {
+        (target, donor): gain
+        for target, values in zip(found["targets"], found["gains"], strict=True)
+        for donor, gain in zip(found["donors"], values, strict=True)
+    }
+    none = dict(zip(found["targets"], found["none"], strict=True))
+    head = [tag("th", text, scope="col") for text in ("target", "none", *(f"{donor} {kind}" for kind, donor in columns))]
     lines = [tag("tr", *head)]
-    for i in targets:
-        target = found["targets"][i]
-        cells = [
-            _cell(found["gains"][i][j], found["donors"][j] in chosen.get(target, ()), same=found["donors"][j] == target)
-            for j in donors
-        ]
-        lines.append(tag("tr", tag("th", name(target), scope="row"), tag("td", decimals(found["none"][i])), *cells))
+    for kind, target in rows:
+        picked = chosen.get(target, set())
+        cells = [_cell(gains[target, donor], donor in picked, same=donor == target) for _, donor in columns]
+        lines.append(tag("tr", tag("th", f"{target} {kind}", scope="row"), tag("td", decimals(none[target])), *cells))
     noise = number(found["noise"])
     told = (
         "Points that a target (row) gained by learning on top of a donor (column) over learning without, on the test split. "
