@@ -52,9 +52,14 @@ def compare(
     ] = False,
 ) -> None:
     """Print one table of several runs: mean ± sd over seeds, difference and paired test over clients, bytes, seconds."""
-    from simulations import comparison, comparison_transfer
+    if transfer:
+        from simulations import comparison_transfer
 
-    (comparison_transfer if transfer else comparison).main(runs, format_)
+        comparison_transfer.main(runs, format_)
+        return
+    from simulations import comparison
+
+    comparison.main(runs, format_)
 
 
 @app.command()

@@ -5,9 +5,11 @@ import json
 import statistics
 
 import pytest
+from typer.testing import CliRunner
 
 from config import ConfigError, flatten, parse, to_toml
 from server.summary import results as summary_of
+from simulations.cli import app
 from simulations.comparison import read_run
 from simulations.comparison_transfer import HEADINGS, by_part, choices, lines, main, pool
 from simulations.significance import holm, t_test_p, wilcoxon_p
@@ -146,6 +148,13 @@ def test_formats(tmp_path, capsys):
     assert HEADINGS["p_wilcoxon"] in capsys.readouterr().out
     with pytest.raises(ConfigError, match="expected one of"):
         main(paths, "pdf")
+
+
+def test_the_command(tmp_path):
+    paths = [str(folder(tmp_path, f"a{seed}", WHOLE, seed=seed)) for seed in (0, 1)]
+    plain, pooled_ = (CliRunner().invoke(app, ["compare", *more, *paths, "--format", "json"]) for more in ([], ["--transfer"]))
+    assert json.loads(plain.stdout)[0]["against"] == "matched control"
+    assert json.loads(pooled_.stdout)[0]["part"] == "choice"
 
 
 def test_a_run_of_another_strategy_is_named(tmp_path):
