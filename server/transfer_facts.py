@@ -66,7 +66,7 @@ class Facts:
         """Return the donors that were ranked, scored or measured for a target."""
         ranked = {donor for event in self.routing if event["client"] == target for donor, _ in event["ranking"]}
         measured = {donor for donor in self.truth.get(target, {}) if donor is not None}
-        return (ranked | measured | set(self.scores.get(target, {}))) - {target}
+        return ranked | measured | set(self.scores.get(target, {}))
 
 
 def read(events: Iterable[Event]) -> Facts:

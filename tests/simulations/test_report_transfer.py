@@ -49,6 +49,13 @@ def test_matrix_by_hand(tmp_path):
     assert "differ by 2.8 points" in page.text
 
 
+def test_the_matrix_has_clients_of_one_modality_side_by_side(tmp_path):
+    events = [{**e, "modality": "text"} if e["event"] == "client" and e["client"] == 0 else e for e in WHOLE]
+    (matrix,) = [table for table in page_of(tmp_path, events).tables if table[0][0] == "target"]
+    assert matrix[0][2:] == ["1 image", "2 image", "0 text", "6 text", "7 text"]
+    assert matrix[1] == ["0 text", "0.520", "+10.0", "+4.0", "", "+0.0", "-12.0"]
+
+
 def test_directions_and_scorers_by_hand(tmp_path):
     page = page_of(tmp_path, WHOLE)
     assert [row[:3] for row in page.table("direction")] == [
