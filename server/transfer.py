@@ -26,10 +26,11 @@ class Route:
         client: partition id of the target.
         round: of routing, from 1.
         scorer: what the donors were ranked by.
-        chosen: donors, the best first; empty: none was taken, the target abstained.
+        chosen: donors that it learned on top of, the best first: those it chose, or in the last round the next best where one
+            failed; empty: none, because the target abstained or no donor was left.
         score: of the first of them.
         tie: the scorer could not tell the first from the second.
-        shortlist: donors that were scored exactly; None: all that were scored.
+        shortlist: donors that were scored, by their sketches; None: all.
         sibling: the first is a sibling; None: the target has none.
         tried_donor: validation of the short training with the first donor.
         tried_none: the same without a donor.
@@ -97,7 +98,8 @@ def latest(table: Iterable[Route]) -> list[Route]:
 
 
 def _route(facts: Facts, event: Event, scorer: str, is_last: bool) -> Route:
-    target, chosen = event["client"], list(event["chosen"])
+    target = event["client"]
+    chosen = facts.routed.get(target, list(event["chosen"])) if is_last else list(event["chosen"])
     first, siblings = (chosen[0] if chosen else None), facts.siblings(target)
     measured = facts.truth.get(target, {})
     found = judge([donor for donor, _ in event["ranking"]], first, measured)
@@ -114,7 +116,7 @@ def _route(facts: Facts, event: Event, scorer: str, is_last: bool) -> Route:
         chosen=chosen,
         score=None if first is None else told.get(first),
         tie=event.get("tie"),
-        shortlist=event.get("shortlist"),
+        shortlist=event.get("shortlist") or facts.shortlisted.get(target),
         sibling=first in siblings if siblings else None,
         tried_donor=finite(event.get("tried_donor")),
         tried_none=finite(event.get("tried_none")),

@@ -38,6 +38,8 @@ class Facts:
         classes: by client, in the order of its labels.
         scores: finite scores by target, donor and scorer; later events add to earlier ones, or replace them.
         routing: the ``routing`` events, by round and target.
+        routed: the donors that each target learned on top of in the end, where an event says so.
+        shortlisted: the donors that each target scored, where they were fewer than all.
         refused: donors that were left out by any target, None: by the server.
         tested: test balanced accuracy by arm and client.
         truth: by target; empty where no pair was measured.
@@ -47,6 +49,8 @@ class Facts:
     classes: dict[int, tuple[str, ...]]
     scores: dict[int, dict[int, dict[str, float]]]
     routing: list[Event]
+    routed: dict[int, list[int]]
+    shortlisted: dict[int, list[int]]
     refused: list[tuple[int, int | None, str]]
     tested: dict[str, dict[int, float]]
     truth: dict[int, Truth]
@@ -87,6 +91,8 @@ def read(events: Iterable[Event]) -> Facts:
         classes={client: tuple(event["classes"]) for client, event in clients.items()},
         scores={target: {donor: _known(told) for donor, told in donors.items()} for target, donors in scores.items()},
         routing=[one for _, one in sorted({(e.get("round", 1), e["client"]): e for e in named(events, "routing")}.items())],
+        routed={event["client"]: list(event["donors"]) for event in named(events, "routed")},
+        shortlisted={event["client"]: [donor for donor, _ in event["donors"]] for event in named(events, "shortlist")},
         refused=list(dict.fromkeys(refused)),
         tested=tested,
         truth=truth(tested),

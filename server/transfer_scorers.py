@@ -53,7 +53,7 @@ def lines(facts: Facts, first: str = "") -> list[dict[str, Any]]:
         facts: of the run.
         first: the scorer to begin with.
     """
-    names = {name for donors in facts.scores.values() for scores in donors.values() for name in scores}
+    names = {name for donors in facts.scores.values() for scores in donors.values() for name in scores} - set(RULES)
     ordered = sorted(names, key=lambda name: (name != first, name))
     targets = sorted({*facts.scores, *facts.truth, *(event["client"] for event in facts.routing)})
     own, everyone = ({target: scope(facts, target, where) for target in targets} for where in ("own", "all"))

@@ -167,7 +167,7 @@ def scorers(setting: str, seeds: Sequence[Transfer]) -> list[Line]:
         table.append(_judged(line, found))
     for among, rules in (("own-first", "all"), ("own", "own")):
         own = (str(seeds[0]["scorer"]), among)
-        if own not in rows or not (mine := _by_client(rows[own], "gain")):
+        if own[0] in RULES or own not in rows or not (mine := _by_client(rows[own], "gain")):
             continue
         for part in ("over rules", "over scorers"):
             others = [(name, where) for name, where in rows if (name in RULES) == (part == "over rules")]

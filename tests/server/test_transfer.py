@@ -194,6 +194,20 @@ def test_rounds_are_listed_and_only_the_last_is_averaged():
     assert (summary["means"]["targets"], summary["means"]["siblings"]) == (3, 1)
 
 
+def test_a_target_whose_donor_failed_is_judged_by_the_one_it_learned_on():
+    used = {"event": "routed", "arm": "backpack", "client": 0, "donors": [1]}
+    row = by_client(found([*WHOLE, used]))[0]
+    assert (row["chosen"], row["rank"], row["regret"], row["score"], row["sibling"]) == ([1], 1, 0.0, 0.8, True)
+    nobody = found([*WHOLE, {**used, "donors": []}])
+    assert by_client(nobody)[0]["rank"] == 3
+    assert nobody["means"]["abstained"] == 2
+
+
+def test_a_shortlist_has_an_event_of_its_own():
+    short = {"event": "shortlist", "arm": "backpack", "client": 6, "donors": [[7, 0.9], [0, 0.1]]}
+    assert [row["shortlist"] for row in found([*WHOLE, short])["routing"]] == [[1, 2], None, [7, 0]]
+
+
 def test_refused_donors_and_clusters_are_listed():
     events = [
         {"event": "refused", "arm": "donor", "type": "query.backbone", "client": 7, "reason": "dead"},

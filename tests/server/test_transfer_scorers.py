@@ -96,6 +96,11 @@ def test_a_scorer_without_a_finite_score_is_left_out():
     assert ("leep", "own") not in table([*WHOLE, scored(0, 1, leep=None)])
 
 
+def test_the_short_training_without_a_donor_is_no_scorer():
+    assert table([*WHOLE, scored(0, 1, none=0.4)])["none", "own"]["choices"] == table()["none", "own"]["choices"]
+    assert len(lines(read([*WHOLE, scored(0, 1, none=0.4)]))) == len(lines(read(WHOLE)))
+
+
 def test_the_runs_scorer_comes_first_and_all_of_it_is_json():
     found = lines(read(WHOLE), "modeldiff")
     assert [row["scorer"] for row in found if row["among"] == "own"][:2] == ["modeldiff", "cka"]

@@ -110,8 +110,8 @@ def test_shades(gain, expected):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    settings = {"selection.routing": "all-pairs", "data.clients": "0,1,6,7", "selection.across": True, "selection.also": "cka"}
-    return walk(tmp_path_factory.mktemp("pairs"), **settings)
+    settings = {"selection.routing": "all-pairs", "selection.across": True, "selection.also": "cka", "selection.repeats": 2}
+    return walk(tmp_path_factory.mktemp("pairs"), **settings, **{"data.clients": "0,1,6,7"})
 
 
 def test_a_run_with_all_pairs(finished):
@@ -124,14 +124,18 @@ def test_a_run_with_all_pairs(finished):
     for row in found["routing"]:
         (donor,) = row["chosen"]
         target = row["client"]
-        truth = [tested["control", target], *(tested[f"pair-{d:03d}", target] for d in (0, 1, 6, 7) if d != target)]
-        own = tested[f"pair-{donor:03d}", target]
-        assert (row["rank"], row["candidates"]) == (1 + sum(value > own for value in truth), 4)
-        assert row["regret"] == pytest.approx(100 * (max(truth) - own))
+        arms = {None: "control"} | {d: f"pair-{d:03d}" for d in (0, 1, 6, 7) if d != target}
+        truth = {d: (tested[arm, target] + tested[f"{arm}-1", target]) / 2 for d, arm in arms.items()}
+        assert (row["rank"], row["candidates"]) == (1 + sum(value > truth[donor] for value in truth.values()), 4)
+        assert row["regret"] == pytest.approx(100 * (max(truth.values()) - truth[donor]))
         assert row["sibling"] is True  # the only other client of its modality has its classes
+        for over, gain in (("control", "gain"), ("own", "gain_own")):
+            assert row[gain] == pytest.approx(100 * (tested["backpack", target] - tested[over, target]))
         column = found["matrix"]["donors"].index(donor)
         gain = found["matrix"]["gains"][found["matrix"]["targets"].index(target)][column]
-        assert gain == pytest.approx(100 * (own - tested["control", target]))
+        assert gain == pytest.approx(100 * (truth[donor] - truth[None]))
+    assert found["matrix"]["repeats"] == 2
+    assert found["matrix"]["noise"] > 0
     assert [row["pairs"] for row in found["directions"]] == [2, 4, 4, 2]
     assert {row["scorer"] for row in found["scorers"]} >= {"modeldiff", "cka", "random", "same-modality-random", "oracle"}
 
