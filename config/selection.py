@@ -21,8 +21,8 @@ LocalScorer = Literal[
 ]
 LOCAL_SCORERS: tuple[str, ...] = get_args(LocalScorer)
 """Scorers that a target computes on its own data."""
-Rule = Literal["same-modality-random", "random", "best-on-average", "oracle"]
-"""Scorers that look at no model."""
+Rule = Literal["same-modality-random", "random", "best-on-average", "oracle", "none"]
+"""Scorers that look at no model; none: every target learns alone."""
 AFTERWARDS = ("best-on-average", "oracle")
 """Rules that go by what targets reached with each donor."""
 
