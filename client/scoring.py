@@ -12,7 +12,7 @@ from pathlib import Path
 
 from client.continual.memory import task_model
 from client.continual.methods import optimisation
-from client.donors import Donor, receive
+from client.donors import Donor, receive, slowed
 from client.learner import cached_model
 from client.modeldiff.perturb import paired_with_copies
 from client.modeldiff.probes import Probes, choose, places, random_pairs
@@ -86,7 +86,8 @@ def ground_of(stream: Stream) -> Ground:
         probes, twins = with_twins(stream)
     else:
         probes = choose(stream.data.train, settings.probes, stream.seed, settings.pairs)
-    budget = Budget(settings.tune_epochs, optimisation(stream.config), stream.seed)
+    alone = Budget(settings.tune_epochs, optimisation(stream.config), stream.seed)
+    budget = replace(alone, how=optimisation(slowed(stream.config)))
     return Ground(
         modality=group.modality,
         classes=group.classes,
@@ -95,8 +96,9 @@ def ground_of(stream: Stream) -> Ground:
         data=task_data(stream),
         probes=paired_with_copies(own, probes, settings.pairing, stream.seed),
         arm=settings.candidate,
-        calibration=replace(budget, epochs=settings.calibration_epochs),
+        calibration=replace(alone, epochs=settings.calibration_epochs),
         tuning=budget,
+        alone=alone,
         seed=stream.seed,
         device=stream.device,
         twins=twins,

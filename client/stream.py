@@ -195,7 +195,7 @@ def learn_task(
     for note, fields in shortcomings(stream):
         record(note, task=stream.task, **fields)
     work = Work(
-        config,
+        stream.config,
         stream.task,
         task_data(stream),
         told.epochs,

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from config.base import Count, CountOrZero, PositiveFraction, Section
+from config.base import Count, CountOrZero, Positive, PositiveFraction, Section
 
 LocalScorer = Literal[
     "modeldiff",
@@ -21,8 +21,8 @@ LocalScorer = Literal[
 ]
 LOCAL_SCORERS: tuple[str, ...] = get_args(LocalScorer)
 """Scorers that a target computes on its own data."""
-Rule = Literal["same-modality-random", "random", "best-on-average", "oracle"]
-"""Scorers that look at no model."""
+Rule = Literal["same-modality-random", "random", "best-on-average", "oracle", "none"]
+"""Scorers that look at no model; none: every target learns alone."""
 AFTERWARDS = ("best-on-average", "oracle")
 """Rules that go by what targets reached with each donor."""
 
@@ -43,6 +43,9 @@ class Selection(Section):
     combine: Literal["first", "average", "block-union"] = Field(
         "first",
         description="what N > 1 donors become: the best one alone, their mean, or each weight from the best that owns it",
+    )
+    rate: Positive = Field(
+        0.5, description="learning rate on top of donors, in units of train.learning-rate; without donors it is 1"
     )
     abstain: bool = Field(True, description="no donor, where a short training without one validates better")
     finalists: Count = Field(1, description="best donors by the scorer that take this test; the best of it goes first")

@@ -6,13 +6,14 @@
     sketch         every client tells 2 KB of its model; a target is to score the donors with the most similar ones
     score          one donor after the other sends its backbone; the server hands it to its targets, which score and keep it
     choose         the best N by ``selection.scorer``; none, where a short training without a donor validates better
-    arm backpack   every target learns its task on top of the chosen ones, with the settings and epochs of the control
+    arm backpack   every target learns its task on top of the chosen ones, for as many epochs as the control
 
 A donor that fails, or sends what does not fit, is left out, with an event; the target takes the next best.
 
 Source: Pick-a-back (ECCV 2024) for one donor: selection by decision patterns (ModelDiff, ISSTA 2021), and the target's task on
 top by CPG (NeurIPS 2019). The released code takes the largest distance (scorer ``modeldiff-released``), and lets only the side
-with a donor grow; here both sides have the same parameters, steps and settings.
+with a donor grow; here both sides have the same parameters and steps, and each the learning rate that is best for it
+(``selection.rate``).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def run(job: Job) -> None:
     """Learn donors and controls, then route, and learn on top."""
     settings, truth = job.config.selection, {}
     clients = list(job.mailbox.clients.values())
-    learn(job, DONOR, clients, epochs=settings.donor_epochs, train_fraction=settings.donor_fraction, later=1)
+    if settings.scorer != "none" or settings.routing == "all-pairs":
+        learn(job, DONOR, clients, epochs=settings.donor_epochs, train_fraction=settings.donor_fraction, later=1)
     learn(job, CONTROL, clients)
     if settings.own_epochs:
         learn(job, OWN, clients, epochs=settings.own_epochs)

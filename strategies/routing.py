@@ -50,6 +50,8 @@ def rank(job: Job, target: ClientInfo, ledger: Ledger, truth: Truth) -> list[int
         usable = {d: found for d, found in ledger.scored(own, settings.scorer).items() if d in ids and math.isfinite(found)}
         inside = {donor.partition_id for donor in donors if donor.modality == target.modality}
         return inside_first(usable, own, inside, calibrated=settings.candidate == "calibrate")
+    if settings.scorer == "none":
+        return []
     if settings.scorer == "same-modality-random":
         modalities = {one.partition_id: one.modality for one in (*donors, target)}
         return same_modality_random_rank(own, modalities, job.config.run.seed)

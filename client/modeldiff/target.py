@@ -52,6 +52,7 @@ class Ground:
             see twins of the probes; else as they came.
         calibration: budget of that.
         tuning: budget of ``Candidate.tune``.
+        alone: the same without a donor.
         seed: of everything random in scorers.
         device: where the models are.
         twins: of the probes, for ``paired``.
@@ -66,6 +67,7 @@ class Ground:
     arm: Arm = "swap"
     calibration: Budget = field(default_factory=lambda: Budget(epochs=6))
     tuning: Budget = field(default_factory=Budget)
+    alone: Budget = field(default_factory=Budget)
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     twins: Twins | None = None
@@ -121,5 +123,5 @@ def outputs_on_twins(ground: Ground, manifest: Manifest, arrays: Mapping[str, np
 
 
 def tune_without(ground: Ground) -> float:
-    """Return what ``Candidate.tune`` would return without a donor: the target's fresh model, by the same steps."""
-    return tune(ground.fresh, ground.data, ground.tuning)
+    """Return what ``Candidate.tune`` would return without a donor: the target's fresh model, by as many steps."""
+    return tune(ground.fresh, ground.data, ground.alone)

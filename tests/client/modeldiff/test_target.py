@@ -25,7 +25,16 @@ def ground(**changes: object) -> Ground:
     data = separable(1)
     own, fresh = model_of("image", num_classes=3, seed=5), model_of("image", num_classes=3)
     found = Ground(
-        "image", ("a", "b", "c"), own, fresh, data, choose(data.train, 9, 0), calibration=QUICK, tuning=QUICK, seed=7
+        "image",
+        ("a", "b", "c"),
+        own,
+        fresh,
+        data,
+        choose(data.train, 9, 0),
+        calibration=QUICK,
+        tuning=QUICK,
+        alone=QUICK,
+        seed=7,
     )
     return replace(found, **changes)  # type: ignore[arg-type]
 
