@@ -128,7 +128,8 @@ def provide(
             if (came := pulled[donor.partition_id]) is None:
                 continue
             manifest = ledger.manifests[donor.partition_id] = came[0]
-            arrays[manifest.sha256] = came[1]
+            if manifest.sha256 not in ledger.held.get(target.partition_id, ()):  # of another donor that is the same
+                arrays[manifest.sha256] = came[1]
         manifests.append(manifest)
     return manifests, arrays
 
@@ -164,7 +165,7 @@ def score_one(job: Job, donor: ClientInfo, targets: Sequence[int], ledger: Ledge
         with_donors(
             score_message(job, job.mailbox.clients[target], job.config.selection.scorers),
             [manifest],
-            {manifest.sha256: arrays},
+            {} if manifest.sha256 in ledger.held.get(target, ()) else {manifest.sha256: arrays},
         )
         for target in targets
     ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.routing import Watcher
 from client import donors, scoring
 from client.continual import checkpoint
 from client.modeldiff import perturb
@@ -33,8 +34,16 @@ TINY = {
     "model.heads": 2,
     "model.cross-heads": 2,
     "model.layers": 1,
+    "continual.epochs": 1,
+    "selection.own-epochs": 1,
+    "selection.donor-epochs": 1,
 }
-ACROSS = {"data.clients": "0,1,6", "selection.across": True, "strategy.share": "backbone+adapter+head"}
+ACROSS = {
+    "data.clients": "0,1,6",
+    "selection.across": True,
+    "selection.routing": "cluster",
+    "strategy.share": "backbone+adapter+head",
+}
 REPEATED = {"data.clients": "0,1", **TINY, "selection.routing": "all-pairs", "selection.repeats": 2}
 
 
@@ -188,7 +197,19 @@ def test_a_donor_on_which_training_diverges_is_passed_over(tmp_path, monkeypatch
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """A run of two clients with images and one with texts, whose models on disk can be scored in other ways."""
-    return small(tmp_path_factory.mktemp("learned"), **ACROSS)
+    with pytest.MonkeyPatch.context() as patch:
+        watcher = Watcher()
+        patch.setattr(broker, "pull", watcher.pull)
+        folder = small(tmp_path_factory.mktemp("learned"), **ACROSS)
+    assert (watcher.held, watcher.peak) == (0, 1)  # of three donors, for two targets each
+    return folder
+
+
+def test_donors_are_of_the_own_cluster(learned):
+    (event,) = of(facts(learned), "cluster")
+    assert event["clusters"] == [[0, 1], [6]]
+    assert {e["client"]: e["donors"] for e in of(facts(learned), "routed")} == {0: [1], 1: [0], 6: []}
+    assert {(e["client"], e["donor"]) for e in of(facts(learned), "score")} >= {(0, 6), (6, 0), (6, 1)}
 
 
 def donor_of(folder, client, **changes):

@@ -53,6 +53,7 @@ class World:
         sketch: the direction of each client's model.
         fails: says whether a client dies of a message.
         refuses: says whether a target cannot use a donor in a message.
+        alike: donors whose backbones are those of another one, by donor.
         twice: how often a target was sent a backbone that it held.
     """
 
@@ -63,6 +64,7 @@ class World:
         self.refuses: Callable[[str, int, int], bool] = lambda kind, target, donor: False
         self.lies: Callable[[int, dict], dict] = lambda donor, fields: fields
         self.kept: dict[int, set[str]] = {one.partition_id: set() for one in clients}
+        self.alike: dict[int, int] = {}
         self.twice = 0
         self.learned: dict[tuple[int, str], list[int]] = {}
         config = parse({**BASE, **flat})
@@ -121,7 +123,7 @@ class World:
             (donor,) = donors
             return good(message, **{"partition-id": own, **self.told(own, donor, message.content[SCORERS]["names"])})
         assert kind == "query.backbone"
-        arrays = {"backbone.w": np.full(4, own, np.float32), "mask/backbone.w": np.full(1, 255, np.uint8)}
+        arrays = {"backbone.w": np.full(4, self.alike.get(own, own), np.float32), "mask/backbone.w": np.full(1, 255, np.uint8)}
         one = self.clients[own]
         manifest = Manifest(own, one.modality, one.classes, 0.5, 9, digest(arrays))
         reply = good(message, arrays, **{"partition-id": own})
@@ -150,3 +152,18 @@ class World:
     def told(self, own: int, donor: int, names: list[str]) -> dict[str, float]:
         table = {"few-step": self.short.get((own, donor), 0.5), NONE: self.short.get((own, None), 0.0)}
         return {name: table.get(name, self.scores.get((own, donor), 0.5)) for name in names}
+
+
+def world(**settings) -> World:
+    """Return the world of some settings of selection."""
+    return World(**{f"selection.{key.replace('_', '-')}": value for key, value in settings.items()})
+
+
+def orders(run: World) -> dict[int, list[int]]:
+    """Return each target's donors, the best first."""
+    return {event["client"]: [donor for donor, _ in event["ranking"]] for event in run.of("routing")}
+
+
+def scored(run: World, target: int) -> int:
+    """Return how often a target was asked for scores."""
+    return run.asked("query.score")[target]
