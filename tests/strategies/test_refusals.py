@@ -67,6 +67,16 @@ def test_what_came_before_the_refused_one_does_not_come_again():
     assert run.twice == 0
 
 
+def test_what_was_refused_comes_again_where_another_donor_sends_the_same():
+    """A target that refuses donor 1 may hold it no longer: donor 2, which is the same, is not to be taken from its disk."""
+    run = world()
+    run.alike = {2: 1}
+    run.refuses = lambda kind, target, donor: (kind, target, donor) == ("train.task", 0, 1)
+    run.go()
+    assert [(e["client"], e["target"]) for e in run.of("refused")] == [(1, 0)]
+    assert run.routed()[0] == [2]
+
+
 def test_all_refused_is_none():
     run = world()
     run.refuses = lambda kind, target, donor: (kind, target) == ("train.task", 0)

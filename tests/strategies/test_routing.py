@@ -30,10 +30,10 @@ def test_a_donor_that_several_want_is_asked_once_for_all_of_them():
     assert not run.asked("query.score")
 
 
-@pytest.mark.parametrize("scorer", ["modeldiff", "random"])
-def test_the_same_backbone_of_two_donors_comes_once(scorer):
-    """Targets score and take donor 2 by what they were sent of donor 1."""
-    run = world(top=3, scorer=scorer)
+@pytest.mark.parametrize("settings", [{}, {"scorer": "random"}, {"scorer": "random", "abstain": True, "finalists": 3}])
+def test_the_same_backbone_of_two_donors_comes_once(settings):
+    """Targets score, test and take donor 2 by what they were sent of donor 1."""
+    run = world(top=3, **settings)
     run.alike = {2: 1}
     run.go()
     assert set(run.routed()[0]) == {1, 2, 3}
@@ -81,6 +81,14 @@ class TestAbstention:
         assert [donor for donor, _ in event["tried"]] == [2, 3][:finalists]
         assert run.routed()[0] == [3][: finalists - 1]  # 2 is worse than none
         assert [e["client"] for e in run.of("refused", target=0)] == [1]
+
+    def test_a_finalist_that_failed_does_not_follow_those_that_passed(self):
+        run = world(abstain=True, top=3)
+        run.scores = {(0, 1): 0.9, (0, 2): 0.8, (0, 3): 0.7}
+        run.refuses = lambda kind, target, donor: (target, donor) == (0, 1) and scored(run, 0) > 3
+        run.go()
+        assert run.chosen()[0] == run.routed()[0] == [2, 3]
+        assert len(run.of("refused", target=0)) == 1
 
     def test_where_nobody_can_be_tested_nobody_is_taken(self):
         run = world(abstain=True, scorer="random")
