@@ -15,12 +15,14 @@ from client.sketching import tell
 from client.stream import learn_task
 from config import parse
 from data_partition.datasets import DATASETS
+from data_partition.emojipairs.dataset import load
 from models.groups import named_tensors
 from models.storage import load_record
 from server.run_folder import RunFolder
 from strategies import broker
 from strategies.protocol import SOURCE_HASH, Instruction, RunError, digest
 from strategies.selection.sketches import similarity
+from tests.data_partition.test_twins import concepts_by_input, key
 from tests.simulations.helpers import arrays_of, facts, watch
 from tests.simulations.test_backpack import SMALL, client_of, donors_in, of_type, results_of, walk
 from tests.simulations.test_continual import KilledError, die_at, of, same_end
@@ -257,6 +259,11 @@ def test_paired_donors_see_twins(learned, monkeypatch):
     assert images.shape[1:] == twins.shape[1:] == (3, 32, 32)
     assert texts.shape[1:] == own_texts.shape[1:] == (24,)
     assert len(images) == len(texts) > 2
+    table = load()
+    shown, told = concepts_by_input(table.images), concepts_by_input(table.texts)
+    for pictures, words in ((images, texts), (twins, own_texts)):
+        for picture, text in zip(pictures, words, strict=True):
+            assert shown[key(picture)] & told[key(text)]  # row by row of one concept
     sent = {donor: donor_of(learned, donor)[1] for donor in (6, 0)}
     for donor, model in ((6, reads_texts), (0, reads_images)):
         tensors = named_tensors(model)
