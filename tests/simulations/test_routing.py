@@ -1,5 +1,6 @@
 """Routings of Back-Pack through the whole app: what targets compute of sketches, twins and copies of probes."""
 
+import gc
 import json
 from dataclasses import replace
 
@@ -201,8 +202,14 @@ def learned(tmp_path_factory):
     """A run of two clients with images and one with texts, whose models on disk can be scored in other ways."""
     with pytest.MonkeyPatch.context() as patch:
         watcher = Watcher()
-        patch.setattr(broker, "pull", watcher.pull)
+
+        def pull(*args):
+            gc.collect()  # so that what is counted is held, and does not wait for the collector
+            return watcher.pull(*args)
+
+        patch.setattr(broker, "pull", pull)
         folder = small(tmp_path_factory.mktemp("learned"), **ACROSS)
+    gc.collect()
     assert (watcher.held, watcher.peak) == (0, 1)  # of three donors, for two targets each
     return folder
 
