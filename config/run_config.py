@@ -109,11 +109,6 @@ class RunConfig(Section):
                 f"selection.candidate = 'paired' needs the donor's adapter, which strategy.share = '{self.strategy.share}' "
                 "does not send: use 'backbone+adapter'"
             )
-        if self.strategy.name == "backpack" and self.data.tasks_per_client > 1:
-            raise ValueError(
-                f"strategy.name = 'backpack' learns one task on each client, found data.tasks-per-client = "
-                f"{self.data.tasks_per_client}: use 1"
-            )
         return self
 
     @model_validator(mode="after")

@@ -51,7 +51,6 @@ def test_default_config_is_the_default_simulation():
         ({"data.task-order": "random"}, ["data.task-order", "same, shuffled"]),
         ({"strategy.name": "backpack", "selection.scorer": "leep"}, ["leep", "own head", "'backbone'"]),
         ({"strategy.name": "backpack", "strategy.share": "attention"}, ["'attention'", "'backpack'", "whole backbones"]),
-        ({"strategy.name": "backpack", "data.tasks-per-client": 3}, ["one task", "data.tasks-per-client = 3"]),
         ({"selection.scorer": "oracle"}, ["'oracle'", "selection.routing = 'all-pairs'"]),
         ({"selection.scorer": "best-on-average", "selection.routing": "cluster"}, ["'best-on-average'", "'all-pairs'"]),
         ({"selection.scorer": "random", "selection.routing": "cluster"}, ["'cluster'", "'random'", "'modeldiff'"]),
