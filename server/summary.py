@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from server import continual_summary
+from server import continual_summary, start_summary
 
 CONTROLS = ("control", "scratch")
 
@@ -24,7 +24,8 @@ class Row:
         control: test balanced accuracy of the matched control; None without one.
         accuracy: test balanced accuracy of the strategy; with a stream, the mean over all tasks at its end (ACC).
         difference: accuracy − control.
-        bytes: payload of shared tensors that crossed for this client, both ways, in the strategy's arm.
+        bytes: payload of shared tensors that crossed for this client, both ways, in the strategy's arm; of a client that joins
+            late, in the arms that its first start cannot do without.
         k: columns that the client kept; None without adaptive k.
     """
 
@@ -46,8 +47,11 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     control: dict[int, float] = {}
     accuracy: dict[int, float] = {}
     columns: dict[int, int] = {}
+    beside, counted = start_summary.arms_beside(events), start_summary.arms_counted(events)
     for event in events:
         if event["event"] == "evaluate" and event["split"] == "test" and not event["arm"].startswith(("without-", "pair-")):
+            if event["arm"] in beside:
+                continue
             target = control if _is_control(event["arm"]) else accuracy
             target[event["client"]] = event["balanced_accuracy"]
             if target is accuracy and "k" in event:
@@ -60,6 +64,8 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     moved = dict.fromkeys(clients, 0)
     for event in events:
         if event["event"] == "message" and not _is_control(event["arm"]) and event["client"] in moved:
+            if counted and event["arm"] not in counted:
+                continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
     return [
         Row(
@@ -95,6 +101,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, An
         "seconds": seconds,
         **({"streams": streams} if streams else {}),
         **({"clusters": found} if (found := clusters(events)) else {}),
+        **start_summary.results(events),
     }
 
 
@@ -134,7 +141,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     told = [f"{summary['clients_above_chance']} of {number} clients above chance"]
     if summary["mean_difference"] is not None:
         told.append(f"{summary['clients_better']} of {number} clients better than their matched control")
-    return told + [cluster_line(one) for one in summary.get("clusters", ())]
+    return told + [cluster_line(one) for one in summary.get("clusters", ())] + start_summary.lines(summary)
 
 
 def cluster_line(one: Mapping[str, Any]) -> str:
@@ -162,7 +169,14 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         f"{_number(summary['mean_difference'], 7, '+')} {summary['bytes'] / 1e6:>8.2f}"
     )
     streams = continual_summary.lines(summary["streams"]) if "streams" in summary else []
-    return [head, *body, total, *streams, *(cluster_line(one) for one in summary.get("clusters", ()))]
+    return [
+        head,
+        *body,
+        total,
+        *streams,
+        *(cluster_line(one) for one in summary.get("clusters", ())),
+        *start_summary.lines(summary),
+    ]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:

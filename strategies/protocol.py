@@ -11,6 +11,7 @@ message            to         carries                             answer
 ``evaluate``       sampled    instruction, shared arrays or none  metrics of one split
 ``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
 ``query.score``    targets    instruction, donors' arrays         scores of each donor
+``query.compare``  a joiner   instruction, models to start from   scores of each model
 ``evaluate.tasks`` every      instruction                         metrics of each task learned so far
 =================  =========  ==================================  =====================================
 
@@ -39,6 +40,7 @@ TRAIN_TASK = "train.task"
 TRAIN_ROUND = "train.round"
 BACKBONE = "query.backbone"
 SCORE = "query.score"
+COMPARE = "query.compare"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
 
