@@ -75,10 +75,10 @@ def pick(job: Job, fold: str, kind: str, joiners: Sequence[ClientInfo], offers: 
     Returns:
         What each joiner picked, by partition id. One without an offer of its modality, or without an answer, is left out.
     """
+    updates = train_alone(job, own_arm := f"own-{kind}-{fold}", joiners)  # before the next arm begins: one at a time resumes
     begun = job.progress.begin(arm := f"pick-{kind}-{fold}")
     if begun.finished:
         return {int(one): offers[int(place)] for one, place in begun.arrays.items() if place != NOBODY}
-    updates = train_alone(job, own_arm := f"own-{kind}-{fold}", joiners)
     picked: dict[int, Offer] = {}
     for joiner in joiners:
         own = [offer for offer in offers if offer.members[0].modality == joiner.modality]
