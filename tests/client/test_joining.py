@@ -66,6 +66,13 @@ def test_trying_a_model_out_starts_from_fresh_parts_and_changes_nothing(own):
     assert all(np.array_equal(before[name], value) for name, value in again.shared().items())
 
 
+def test_its_fresh_model_is_the_one_it_was_given(own):
+    fresh = get_arrays(joining.ground_of(own).fresh, shared_names(own.model, TOLD.share))
+    begun = make_learner(CONFIG, TOLD, own.folder / "another", {}, 1, private=True).shared()
+    assert all(np.array_equal(begun[name], value) for name, value in fresh.items())
+    assert any(not np.array_equal(own.shared()[name], value) for name, value in fresh.items())
+
+
 def test_without_a_model_of_its_own_it_cannot_compare(own, tmp_path):
     with pytest.raises(RunError, match="client 0 has no model of its own"):
         score_models(CONFIG, TOLD, tmp_path / "another", [], {}, ["modeldiff"])
