@@ -73,6 +73,8 @@ def pull(job: Job, donor: ClientInfo) -> tuple[Manifest, ArrayRecord] | None:
                 f"the manifest says client {manifest.partition_id}, {manifest.modality}, hash {manifest.sha256[:16]}; found "
                 f"client {donor.partition_id}, {donor.modality}, hash {found[:16]}"
             )
+        if math.isnan(manifest.validation):
+            raise ValueError("the manifest does not say how the task validates, expected a number from 0 to 1")
     except (KeyError, ValueError) as error:
         refuse(job, donor, str(error))
         return None

@@ -74,7 +74,7 @@ class TestAbstention:
         run = world(abstain=True, finalists=finalists)
         run.scores = {(0, 1): 0.9, (0, 2): 0.8, (0, 3): 0.7}
         run.refuses = lambda kind, target, donor: (target, donor) == (0, 1) and scored(run, 0) > 3
-        run.short = {(0, 2): 0.6, (0, 3): 0.7, (0, None): 0.65}
+        run.short = {(0, 2): 0.6, (0, 3): 0.9, (0, None): 0.65}
         run.go()
         (event,) = run.of("routing", client=0)
         assert event["tried_none"] == 0.65
