@@ -1,0 +1,50 @@
+"""What a reader of a data set finds: rows that are listed, not yet decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_partition.subgroups import Modality
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example before it is decoded: an image file, a place in an array file, or a text.
+
+    Attributes:
+        item: image id, shared by all modalities of one item; splits go by it.
+        modality: image or text.
+        label: class name.
+        split: "train" or "test" where the data set fixes it; "": drawn by item.
+        domain: style, source or subject: what partitioning by domain goes by.
+        path: of an image file, or of the array file that holds it.
+        text: of a text.
+        index: place in an array file that holds many images (CIFAR).
+    """
+
+    item: str
+    modality: Modality
+    label: str
+    split: str = ""
+    domain: str = ""
+    path: Path | None = None
+    text: str = ""
+    index: int = -1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row that cannot be used, and why."""
+
+    item: str
+    modality: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader finds: rows to use, and rows that cannot be used."""
+
+    rows: tuple[Row, ...]
+    faults: tuple[Fault, ...]
