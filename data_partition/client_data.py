@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from config import Data
 from data_partition.datasets import DATASETS
+from data_partition.mapped_images import MappedImages
+from data_partition.splits import MappedRows
 from data_partition.subgroups import Subgroup, find_subgroup
 
 
@@ -16,8 +20,8 @@ from data_partition.subgroups import Subgroup, find_subgroup
 class Split:
     """Examples of one client.
 
-    ``inputs`` are images, uint8 (n, 3, 32, 32), or token ids, int64 (n, max_tokens), 0 = padding; ``labels`` are int64 (n,),
-    the index of the class in ``Subgroup.classes``.
+    ``inputs`` are images, uint8 (n, 3, S, S), or token ids, int64 (n, max_tokens), 0 = padding; ``labels`` are int64 (n,), the
+    index of the class in ``Subgroup.classes``. Images may stay in a file until they are indexed (:class:`MappedImages`).
     """
 
     inputs: Tensor
@@ -64,5 +68,9 @@ def load_subgroup(data: Data, subgroup: Subgroup, train_fraction: float | None =
     """
     fraction = data.train_fraction if train_fraction is None else train_fraction
     rows = DATASETS[data.dataset].load_examples(data, subgroup, fraction)
-    train, val, test = (Split(torch.from_numpy(inputs), torch.from_numpy(labels)) for inputs, labels in rows)
+    train, val, test = (Split(_as_tensor(inputs), torch.from_numpy(labels)) for inputs, labels in rows)
     return ClientData(subgroup, train, val, test)
+
+
+def _as_tensor(inputs: NDArray[Any] | MappedRows) -> Tensor:
+    return MappedImages(inputs) if isinstance(inputs, MappedRows) else torch.from_numpy(inputs)

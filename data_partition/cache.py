@@ -1,0 +1,109 @@
+"""Folders that are written once and then read by every process of a machine.
+
+A folder is written under another name and renamed when it is complete, so that what has the right name can be trusted: a writer
+that is killed leaves a folder that nobody reads, and the next writer removes it. A lock file lets one process write while the
+others wait; the system gives it back when its owner dies. Where a file system has no locks, two processes may both write, and
+the first one to finish wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+
+ENVIRONMENT: Final = "BACKPACK_CACHE"
+
+
+def cache_root() -> Path:
+    """Return the folder of all caches: ``$BACKPACK_CACHE``, else ``backpack`` in the user's cache folder.
+
+    It may be deleted whenever no run is under way.
+    """
+    if chosen := os.environ.get(ENVIRONMENT):
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "backpack"
+
+
+def tree_key(root: Path, places: Sequence[Path], *facts: str) -> str:
+    """Return a hash of path, size and time of last change of files, 16 hexadecimal digits.
+
+    Not of their bytes: those of a data set are gigabytes, and every start of a client asks. Paths are relative, so that a copy
+    of a data set with the same times has the same key.
+
+    Args:
+        root: what paths are relative to.
+        places: files, and folders with all that is below them; what is missing counts as such.
+        facts: whatever else the content of the cache depends on.
+    """
+    lines = list(facts)
+    prefix = len(str(root)) + 1
+    for place in places:
+        lines += [f"{path[prefix:]}\0{size}\0{changed}" for path, size, changed in sorted(_files(str(place)))]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Return a folder, written by ``write`` if it is not there yet.
+
+    Args:
+        folder: its final name.
+        write: fills the empty folder that it is given; if it raises, nothing is left.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if folder.is_dir():
+            return folder
+        for left_over in folder.parent.glob(f"{folder.name}.part-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        part = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex[:12]}")
+        part.mkdir()
+        try:
+            write(part)
+            _flush(part)
+            part.rename(folder)
+        except BaseException as error:
+            shutil.rmtree(part, ignore_errors=True)
+            if not (isinstance(error, OSError) and folder.is_dir()):
+                raise
+    return folder
+
+
+def _files(place: str) -> Iterator[tuple[str, int, int]]:
+    try:
+        entries = list(os.scandir(place))
+    except NotADirectoryError:
+        status = Path(place).stat()
+        yield place, status.st_size, status.st_mtime_ns
+        return
+    except FileNotFoundError:
+        yield place, -1, -1
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files(entry.path)
+        else:
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # a link to nowhere
+                yield entry.path, -1, -1
+                continue
+            yield entry.path, status.st_size, status.st_mtime_ns
+
+
+def _flush(folder: Path) -> None:
+    """Bring the files of a folder to the disk, so that a power cut after the rename finds them whole."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
