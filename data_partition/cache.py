@@ -1,9 +1,8 @@
 """Folders that are written once and then read by every process of a machine.
 
-A folder is written under another name and renamed when it is complete, so that what has the right name can be trusted: a writer
-that is killed leaves a folder that nobody reads, and the next writer removes it. A lock file lets one process write while the
-others wait; the system gives it back when its owner dies. Where a file system has no locks, two processes may both write, and
-the first one to finish wins.
+A folder is written under another name and renamed when it is complete, so that what has the right name can be trusted: a
+writer that is killed leaves a folder that nobody reads, and the next writer removes it. A lock file lets one process write
+while the others wait; the system gives it back when its owner dies.
 """
 
 from __future__ import annotations

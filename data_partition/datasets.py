@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from config import Data
+from config import LISTED, Data
 from data_partition import cifar100
 from data_partition.emojipairs import groupings
+from data_partition.rows import Fault
 from data_partition.splits import Examples
-from data_partition.subgroups import Subgroup
+from data_partition.subgroups import Modality, Subgroup
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class DataSet:
         subgroups: what each client owns, in the order of partition ids; needs no file.
         check_files: raises DataError unless the files that the settings name are there and whole.
         load_examples: training, validation and test rows of a subgroup, with a share of its training rows.
+        bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
     check_files: Callable[[Data], None]
     load_examples: Callable[[Data, Subgroup, float], tuple[Examples, Examples, Examples]]
+    bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
 
 
 def _check_emojipairs(data: Data) -> None:
@@ -43,7 +46,32 @@ def _load_emojipairs(data: Data, subgroup: Subgroup, train_fraction: float) -> t
     return load_examples(data, subgroup, train_fraction)
 
 
+def _listed_subgroups(data: Data) -> list[Subgroup]:
+    from data_partition import listed
+
+    return listed.subgroups(data)
+
+
+def _check_listed(data: Data) -> None:
+    from data_partition import listed
+
+    listed.check_files(data)
+
+
+def _load_listed(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[Examples, Examples, Examples]:
+    from data_partition import listed
+
+    return listed.load_examples(data, subgroup, train_fraction)
+
+
+def _bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
+    from data_partition import listed
+
+    return listed.bad_rows(data, modality)
+
+
 DATASETS: Final = {
     "emojipairs": DataSet(groupings.subgroups, _check_emojipairs, _load_emojipairs),
     "cifar100": DataSet(cifar100.subgroups, cifar100.check_files, cifar100.load_examples),
+    **{name: DataSet(_listed_subgroups, _check_listed, _load_listed, _bad_rows) for name in LISTED},
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,14 +24,14 @@ class MappedImages(Tensor):
     """
 
     rows: MappedRows
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # all work is done below
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # all is done below
 
     @staticmethod
     def __new__(cls, rows: MappedRows) -> MappedImages:
         """Wrap rows of a file."""
         # Outside inference mode: a tensor that is made there cannot be indexed outside, and the other way round.
         with torch.inference_mode(False):
-            made: MappedImages = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            made: MappedImages = Tensor._make_wrapper_subclass(
                 cls, (len(rows.places), *rows.pixels.shape[1:]), dtype=torch.uint8
             )
         made.rows = rows
@@ -47,12 +47,12 @@ class MappedImages(Tensor):
     def numpy(self, *, force: bool = False) -> Any:
         return self.rows.read()
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"MappedImages({tuple(self.shape)})"
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
     ) -> Any:
         with torch.inference_mode(False):
             if isinstance(args[0], cls):
@@ -63,7 +63,7 @@ class MappedImages(Tensor):
                     return cls(rows[slice(*rest[1:])])
                 if func is aten.split.Tensor and rest[1:] in ((), (0,)):
                     return [cls(rows[start : start + rest[0]]) for start in range(0, len(rows.places), rest[0])]
-            return func(*tree_map_only(cls, cls.read, args), **tree_map_only(cls, cls.read, dict(kwargs or {})))
+            return func(*tree_map_only(cls, cls.read, args), **tree_map_only(cls, cls.read, kwargs or {}))
 
 
 def _is_one_list(rest: tuple[Any, ...]) -> bool:

@@ -33,7 +33,7 @@ class MappedRows:
 
 
 Examples = tuple[NDArray[Any] | MappedRows, NDArray[np.int64]]
-"""Inputs and labels of one split of a client, as in :class:`data_partition.client_data.Split`; an array is the client's own."""
+"""Inputs and labels of a client's split, as in :class:`data_partition.client_data.Split`; an array is a copy of its own."""
 
 
 @dataclass(frozen=True)
