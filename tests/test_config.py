@@ -8,6 +8,10 @@ from config import ConfigError, RunConfig, flatten, flatten_mapping, parse, pars
 
 ROOT = Path(__file__).resolve().parent.parent
 CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
+CUB = {"data.dataset": "cub", "data.grouping": "seed"}
+OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
+DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
+PATHOLOGICAL = {**DEVICES, "data.partitioner": "pathological"}
 
 
 def test_pyproject_defaults_equal_the_model():
@@ -69,7 +73,27 @@ def test_default_config_is_the_default_simulation():
         ({"strategy.name": "late-joiner", "data.grouping": "mixed"}, ["'mixed'", "strategy.joiner-fold = 'client'"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
-        ({"data.dataset": "cifar10"}, ["data.dataset", "'cifar10'", "emojipairs, cifar100"]),
+        ({"data.dataset": "cifar"}, ["data.dataset", "'cifar'", "emojipairs, cifar100, cifar10"]),
+        ({**CUB, "data.grouping": "tri"}, ["'tri'", "'cub'", "seed, all"]),
+        ({**CUB, "data.tasks-per-client": 2}, ["= 2", "5 classes", "one of 1"]),
+        ({**CUB, "data.label-rule": "largest-area"}, ["data.label-rule = 'largest-area'", "coco", "'cub'", "'first'"]),
+        ({**CUB, "data.columns": "image=img"}, ["data.columns = 'image=img'", "hf", "'cub'"]),
+        ({**CUB, "data.partitioner": "iid"}, ["'iid'", "data.devices-per-group = 1", "2 or more"]),
+        ({**CUB, "data.devices-per-group": 2}, ["'one'", "data.devices-per-group = 2"]),
+        ({**CUB, "data.alpha": 0.1}, ["data.alpha = 0.1", "'dirichlet'", "'one'", "0.5"]),
+        ({**CUB, **DEVICES, "data.classes-per-device": 2}, ["data.classes-per-device = 2", "'pathological'", "'iid'"]),
+        ({**CUB, **DEVICES, "data.partitioner": "domain"}, ["'domain'", "'cub'", "folder and hf"]),
+        ({**CUB, **DEVICES, "data.concepts": "shared"}, ["data.concepts = 'shared'", "'iid'", "'disjoint'"]),
+        ({**CUB, **PATHOLOGICAL, "data.classes-per-device": 6}, ["data.classes-per-device = 6", "5 classes"]),
+        ({**OXFORD, **PATHOLOGICAL, "data.tasks-per-client": 2}, ["data.tasks-per-client = 2", "'pathological'"]),
+        ({**CUB, "strategy.name": "late-joiner"}, ["strategy.joiner-fold = 'domain'", "'seed'", "'client'"]),
+        ({**CUB, "model.name": "lenet5"}, ["'lenet5'", "'cub'", "224", "data.image-size = 32"]),
+        ({**CUB, "model.patch-size": 5}, ["model.patch-size = 5", "224 pixels"]),
+        ({**CUB, "data.image-size": 30}, ["model.patch-size = 4", "30 pixels"]),
+        ({**CUB, "data.max-bad-fraction": 1.5}, ["data.max-bad-fraction", "1.5"]),
+        ({"data.partitioner": "iid", "data.devices-per-group": 2}, ["data.partitioner = 'iid'", "cub", "'emojipairs'"]),
+        ({"data.image-size": 64}, ["data.image-size = 64", "'emojipairs'", "leave it at 0"]),
+        ({**CIFAR, "data.modalities": "text"}, ["data.modalities = 'text'", "'cifar100'", "'both'"]),
         ({"data.dataset": "cifar100"}, ["'tri'", "'cifar100'", "superclass"]),
         ({"data.grouping": "superclass"}, ["'superclass'", "'emojipairs'", "tri"]),
         ({"data.grouping": "all"}, ["'all'", "'emojipairs'", "tri"]),
@@ -107,6 +131,18 @@ def test_faults_name_key_value_and_what_is_allowed(flat, words):
 def test_images_alone_set_no_limit_on_the_length_of_texts():
     dense = {"model.low-rank": "dense", "model.rank": 30}
     assert parse({**CIFAR, **dense}).data.grouping == "superclass"
+
+
+def test_a_missing_modality_sets_no_limit_on_its_inputs():
+    dense = {"model.low-rank": "dense", "model.rank": 30, "data.max-tokens": 24}
+    assert parse({**OXFORD, **dense, "data.modalities": "image"}).data.modalities == "image"
+    with pytest.raises(ConfigError, match="24 tokens"):
+        parse({**OXFORD, **dense, "data.modalities": "text"})
+
+
+def test_devices_of_a_group_are_its_domains_where_one_joins_late():
+    late = {"strategy.name": "late-joiner", "data.train-fraction": 1.0}
+    assert parse({**CUB, **DEVICES, **late}).data.num_domains == 3
 
 
 def test_every_fault_is_listed_at_once():
