@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from config import Data
 from data_partition import pictures
-from data_partition.cache import cache_root, tree_key, write_once
+from data_partition.cache import tree_key, write_once
+from data_partition.cache_folder import cache_folder
 from data_partition.files import DataError
 from data_partition.readers import Pictures, find_reader, require, root_of
 from data_partition.rows import Fault, Listing, Row
@@ -93,7 +94,7 @@ def open_store(data: Data) -> Store:
     require(data)
     reader, root = find_reader(data.dataset), root_of(data)
     key = tree_key(root, reader.inputs(data), VERSION, data.dataset, data.label_rule, data.columns)
-    folder = cache_root() / f"{data.dataset}-{key}"
+    folder = cache_folder() / f"{data.dataset}-{key}"
     return _read_store(write_once(folder, lambda part: _write_listing(part, root, reader.read(data))), root)
 
 
