@@ -13,21 +13,8 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 from filelock import FileLock
-
-ENVIRONMENT: Final = "BACKPACK_CACHE"
-
-
-def cache_root() -> Path:
-    """Return the folder of all caches: ``$BACKPACK_CACHE``, else ``backpack`` in the user's cache folder.
-
-    It may be deleted whenever no run is under way.
-    """
-    if chosen := os.environ.get(ENVIRONMENT):
-        return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "backpack"
 
 
 def tree_key(root: Path, places: Sequence[Path], *facts: str) -> str:

@@ -10,7 +10,7 @@ and, where they are needed,
 - ``inputs(data)``: files and folders that ``read`` goes through; without it: all of ``data.data-dir``;
 - ``pictures(path, indices)``: yields the images at some places of an array file, in that order, each as the bytes of an image
   file or as pixels, uint8 (3, height, width);
-- ``groups(data)``: class groups by name, where no table ``data_partition/groups/NAME.toml`` has them.
+- ``own_groups(data)``: class groups by name, where no table ``data_partition/groups/NAME.toml`` has them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def find_reader(name: str) -> Reader:
         module.read,
         getattr(module, "inputs", lambda data: [root_of(data)]),
         getattr(module, "pictures", None),
-        getattr(module, "groups", None),
+        getattr(module, "own_groups", None),
     )
 
 
@@ -80,7 +80,7 @@ def groups_of(data: Data) -> dict[str, tuple[str, ...]]:
     else:
         require(data)
         groups = find_reader(data.dataset).groups
-        assert groups is not None, f"data_partition/{data.dataset}.py has no table of groups and no function groups()"
+        assert groups is not None, f"data_partition/{data.dataset}.py has no table of groups and no function own_groups()"
         found = groups(data)
     names = [name for classes in found.values() for name in classes]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from config import Data
 from data_partition import pictures
-from data_partition.cache import cache_root, tree_key, write_once
+from data_partition.cache import tree_key, write_once
+from data_partition.cache_folder import cache_folder
 from data_partition.files import DataError
 from data_partition.readers import Pictures, find_reader, require, root_of
 from data_partition.rows import Fault, Listing, Row
@@ -93,7 +94,7 @@ def open_store(data: Data) -> Store:
     require(data)
     reader, root = find_reader(data.dataset), root_of(data)
     key = tree_key(root, reader.inputs(data), VERSION, data.dataset, data.label_rule, data.columns)
-    folder = cache_root() / f"{data.dataset}-{key}"
+    folder = cache_folder() / f"{data.dataset}-{key}"
     return _read_store(write_once(folder, lambda part: _write_listing(part, root, reader.read(data))), root)
 
 
@@ -140,7 +141,8 @@ def check_faults(data: Data, num_rows: int, faults: Sequence[Fault]) -> None:
 
 def _write_listing(part: Path, root: Path, listing: Listing) -> None:
     blank = [row for row in listing.rows if row.modality == "text" and not clean(row.text).strip()]
-    faults = (*listing.faults, *(Fault(row.item, "text", "the text has no words") for row in blank))
+    told = [(fault.item, fault.modality, fault.reason.replace(f"{root}{os.sep}", "")) for fault in listing.faults]
+    told += [(row.item, "text", "the text has no words") for row in blank]
     rows = sorted(
         set(listing.rows).difference(blank), key=lambda row: (row.label, row.item, row.modality, row.index, row.text)
     )
@@ -153,8 +155,8 @@ def _write_listing(part: Path, root: Path, listing: Listing) -> None:
         (part / f"rows-{len(classes)}.json").write_text(json.dumps(lines), encoding="utf-8")
         classes.append(label)
         images.append(images[-1] + sum(row.modality == "image" for row in members))
-    told = {"classes": classes, "rows": len(rows), "images": images, "faults": [astuple(fault) for fault in faults]}
-    (part / "listing.json").write_text(json.dumps(told), encoding="utf-8")
+    found = {"classes": classes, "rows": len(rows), "images": images, "faults": told}
+    (part / "listing.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def _relative(path: Path | None, root: Path) -> str:
@@ -205,20 +207,20 @@ def _write_pixels(part: Path, store: Store, side: int, decoder: Pictures | None)
                     assert decoder is not None, "rows with an index need the reader's function pictures()"
                     _decode_array_file(Path(one_file), list(members), rows, side, decoder, put)
                 else:
-                    list(pool.map(lambda place: put(place, _decode_file(rows[place], side)), members))
+                    list(pool.map(lambda place: put(place, _decode_file(rows[place], store.root, side)), members))
     finally:
         os.close(handle)
-    told = [[place, *astuple(faults[place])] for place in sorted(faults)]
+    told = [[place, *astuple(faults[place])] for place in sorted(faults)]  # without the folder: it may be told to a server
     (part / "faults.json").write_text(json.dumps(told), encoding="utf-8")
 
 
-def _decode_file(row: Row, side: int) -> pictures.Pixels | Fault:
+def _decode_file(row: Row, root: Path, side: int) -> pictures.Pixels | Fault:
     try:
         return pictures.decode((row.path or Path()).read_bytes(), side)
     except FileNotFoundError:
-        return Fault(row.item, "image", f"{row.path} is not there")
+        return Fault(row.item, "image", f"{_relative(row.path, root)} is not there")
     except pictures.BadPictureError as error:
-        return Fault(row.item, "image", f"{row.path}: {error}")
+        return Fault(row.item, "image", f"{_relative(row.path, root)}: {error}")
 
 
 def _decode_array_file(
@@ -229,7 +231,7 @@ def _decode_array_file(
         try:
             put(place, pictures.decode(picture, side) if isinstance(picture, bytes) else pictures.scale(picture, side))
         except pictures.BadPictureError as error:
-            put(place, Fault(rows[place].item, "image", f"{path}, image {rows[place].index}: {error}"))
+            put(place, Fault(rows[place].item, "image", f"{path.name}, image {rows[place].index}: {error}"))
 
 
 @lru_cache(maxsize=8)
