@@ -254,5 +254,7 @@ def _named(values: Sequence[Any], names: Sequence[str] | None) -> list[str]:
 
 
 def _joined(value: Any) -> str:
-    lines = value if isinstance(value, list) else [value]
-    return "\n".join(" ".join(str(line).split()) for line in lines if line is not None and str(line).strip())
+    """Return a text with its lines, or a list of texts with one line each."""
+    lines = value if isinstance(value, list) else str(value or "").splitlines()
+    words = (" ".join(str(line or "").split()) for line in lines)
+    return "\n".join(line for line in words if line)
