@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,10 +28,7 @@ def tree_key(root: Path, places: Sequence[Path], *facts: str) -> str:
         places: files, and folders with all that is below them; what is missing counts as such.
         facts: whatever else the content of the cache depends on.
     """
-    lines = list(facts)
-    prefix = len(str(root)) + 1
-    for place in places:
-        lines += [f"{path[prefix:]}\0{size}\0{changed}" for path, size, changed in sorted(_files(str(place)))]
+    lines = [*facts, *(line for place in places for line in _stamps(root, place))]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -63,26 +60,29 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _files(place: str) -> Iterator[tuple[str, int, int]]:
-    try:
-        entries = list(os.scandir(place))
-    except NotADirectoryError:
-        status = Path(place).stat()
-        yield place, status.st_size, status.st_mtime_ns
-        return
-    except FileNotFoundError:
-        yield place, -1, -1
-        return
-    for entry in entries:
-        if entry.is_dir():
-            yield from _files(entry.path)
-        else:
-            try:
-                status = entry.stat()
-            except FileNotFoundError:  # a link to nowhere
-                yield entry.path, -1, -1
-                continue
-            yield entry.path, status.st_size, status.st_mtime_ns
+def _stamps(root: Path, place: Path) -> list[str]:
+    """Return path, size and time of last change of a file, or of all files below a folder, one a line."""
+    prefix = len(str(root)) + 1
+    if not place.is_dir():
+        status = place.stat() if place.exists() else None
+        return [_stamp(str(place)[prefix:], status)]
+    found: list[str] = []
+    folders = [str(place)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                    continue
+                try:
+                    found.append(_stamp(entry.path[prefix:], entry.stat()))
+                except FileNotFoundError:  # a link to nowhere
+                    found.append(_stamp(entry.path[prefix:], None))
+    return sorted(found)
+
+
+def _stamp(path: str, status: os.stat_result | None) -> str:
+    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}" if status else f"{path}\0missing"
 
 
 def _flush(folder: Path) -> None:

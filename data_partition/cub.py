@@ -1,8 +1,8 @@
 """CUB-200-2011 with the captions of Reed et al.: an image and ten captions of each bird; 135 of 200 species are used.
 
 Names of species differ between images and captions (Brewers_ and Brewer_Blackbird), so captions are joined to images
-by the number of the species, which starts the name of the folder, and the number of the image, which ends the name of the file.
-The ten lines of a file together are one text. The groups are those of Pick-a-back (groups/cub.toml), and so is the split: a
+by the number of the species, which starts the name of the folder, and that of the image, which ends the name of the file. The
+ten lines of a file together are one text. The groups are those of Pick-a-back (groups/cub.toml), and so is the split: a
 fifth of each class is tested, whatever ``train_test_split.txt`` says. Pick-a-back drew it apart for images and texts, so that
 captions of test images were trained on; here it is drawn once.
 

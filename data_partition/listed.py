@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config import CLASSES_PER_CLIENT, WITHOUT_TEXTS, Data
+from data_partition.decoded import Pixels, open_pixels, open_tokens
 from data_partition.devices import deal
 from data_partition.files import DataError
 from data_partition.readers import groups_of
 from data_partition.rows import Fault
 from data_partition.splits import ConceptSplit, Examples, MappedRows, owned_concepts, split_concepts
-from data_partition.store import Pixels, Store, check_faults, kept_array, open_pixels, open_store
+from data_partition.store import Store, check_faults, kept_array, open_store
 from data_partition.subgroups import Modality, Subgroup, find_subgroup, seeded_order
-from data_partition.text import encode
-from data_partition.vocabulary import tokenizer_of
 
 TEST_SHARE: Final = 0.2
 TEST_SEED: Final = 0
@@ -62,8 +62,12 @@ def check_files(data: Data) -> None:
     check_faults(data, store.num_rows, store.faults)
 
 
+@lru_cache(maxsize=8)
 def bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
-    """Return the rows that are left out, as far as a client of a modality knows: the others have decoded no image."""
+    """Return the rows that are left out, as far as a client of a modality knows: the others have decoded no image.
+
+    They are looked up once per process.
+    """
     store = open_store(data)
     return (*store.faults, *(open_pixels(data, store).faults if modality == "image" else ()))
 
@@ -143,15 +147,13 @@ def _select(
 ) -> Examples:
     """Return the rows of some items in the order of the data set, whatever the order of the client's classes."""
     places: list[int] = []
-    texts: list[str] = []
     labels: list[int] = []
     for name in sorted(chosen):
         mine = [row for row in store.rows(name) if row.modality == subgroup.modality]
-        first = store.first_image[store.classes.index(name)]
+        first = store.first[subgroup.modality][store.classes.index(name)]
         for place, row in enumerate(mine, start=first):
             if row.item in chosen[name] and not (pixels and place in pixels.bad):
                 places.append(place)
-                texts.append(row.text)
                 labels.append(subgroup.classes.index(name))
     if not labels:
         raise DataError(
@@ -160,6 +162,4 @@ def _select(
         )
     if pixels:
         return MappedRows(pixels.images, np.array(places)), np.array(labels)
-    ids = encode(texts, tokenizer_of(data))
-    padded = np.pad(ids, ((0, 0), (0, max(0, data.max_tokens - ids.shape[1]))))
-    return np.ascontiguousarray(padded[:, : data.max_tokens]), np.array(labels)
+    return open_tokens(data, store).read(places, data.max_tokens), np.array(labels)

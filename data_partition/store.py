@@ -1,4 +1,4 @@
-"""What a machine keeps of a data set: its rows, class by class, and the pixels of all its images, decoded once.
+"""What a machine keeps of a data set: its rows, class by class, and what data_partition/decoded.py makes of them.
 
 ::
 
@@ -6,6 +6,7 @@
     CACHE/NAME-KEY/rows-0.json     rows of the first class, and so on
     CACHE/NAME-KEY-64/pixels       uint8 (images, 3, 64, 64), class by class, in the order of the rows
     CACHE/NAME-KEY-64/faults.json  images that could not be decoded: black in that file
+    CACHE/NAME-KEY-words-KEY/ids   int32, the token ids of all texts one after the other, and beside it where each one ends
     CACHE/NAME-KEY-deal-KEY/       which device has which training item of a class group
 
 KEY stands for the files as they are (:func:`data_partition.cache.tree_key`) and for the settings that say how they are read.
@@ -16,9 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -29,20 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import Data
-from data_partition import pictures
 from data_partition.cache import tree_key, write_once
 from data_partition.cache_folder import cache_folder
 from data_partition.files import DataError
-from data_partition.readers import Pictures, find_reader, require, root_of
+from data_partition.readers import find_reader, require, root_of
 from data_partition.rows import Fault, Listing, Row
+from data_partition.subgroups import Modality
 from data_partition.text import clean
 
 LOG = logging.getLogger("backpack")
 
 VERSION: Final = "1"
 """Raised with the format of the files, or when an image is decoded in another way."""
-
-Writer = Callable[[int, "pictures.Pixels | Fault"], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Store:
         classes: in the order of their names.
         faults: rows that the reader could not use.
         num_rows: rows that it could.
-        first_image: place of the first image of each class in the file of pixels; one more, for the end.
+        first: place of the first image and text of each class among all images and all texts; one more, for the end.
     """
 
     folder: Path
@@ -63,7 +60,7 @@ class Store:
     classes: tuple[str, ...]
     faults: tuple[Fault, ...]
     num_rows: int
-    first_image: tuple[int, ...]
+    first: dict[Modality, tuple[int, ...]]
 
     def rows(self, label: str) -> list[Row]:
         """Return the rows of a class, sorted by item; none if there is no such class."""
@@ -71,18 +68,9 @@ class Store:
             return []
         return list(_read_rows(self.folder / f"rows-{self.classes.index(label)}.json", self.root))
 
-    def image_rows(self) -> Iterator[Row]:
-        """Yield all images in the order of the file of pixels."""
-        return (row for label in self.classes for row in self.rows(label) if row.modality == "image")
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Decoded images, uint8 (n, 3, S, S), in a file that all processes share, and those that could not be decoded."""
-
-    images: NDArray[np.uint8]
-    faults: tuple[Fault, ...]
-    bad: frozenset[int]
+    def all_rows(self, modality: Modality) -> Iterator[Row]:
+        """Yield all rows of a modality, in the order of the files of pixels and token ids."""
+        return (row for label in self.classes for row in self.rows(label) if row.modality == modality)
 
 
 def open_store(data: Data) -> Store:
@@ -96,21 +84,6 @@ def open_store(data: Data) -> Store:
     key = tree_key(root, reader.inputs(data), VERSION, data.dataset, data.label_rule, data.columns)
     folder = cache_folder() / f"{data.dataset}-{key}"
     return _read_store(write_once(folder, lambda part: _write_listing(part, root, reader.read(data))), root)
-
-
-def open_pixels(data: Data, store: Store) -> Pixels:
-    """Return the pixels of all images, decoded by the first process that asks.
-
-    Raises:
-        DataError: the disk has no room for them.
-    """
-    side = data.image_side
-    folder = store.folder.with_name(f"{store.folder.name}-{side}")
-    decoder = find_reader(data.dataset).pictures
-    found = _read_pixels(write_once(folder, lambda part: _write_pixels(part, store, side, decoder)), side)
-    if len(found.images) != store.first_image[-1]:
-        raise DataError(f"{folder} was changed after it was written: delete it.")
-    return found
 
 
 def kept_array(store: Store, name: str, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -148,18 +121,19 @@ def _write_listing(part: Path, root: Path, listing: Listing) -> None:
     )
     _check_items(rows)
     classes: list[str] = []
-    images = [0]
+    first: dict[Modality, list[int]] = {"image": [0], "text": [0]}
     for label, group in groupby(rows, key=lambda row: row.label):
         members = list(group)
-        lines = [[*astuple(row)[:5], _relative(row.path, root), row.text, row.index] for row in members]
+        lines = [[*astuple(row)[:5], relative(row.path, root), row.text, row.index] for row in members]
         (part / f"rows-{len(classes)}.json").write_text(json.dumps(lines), encoding="utf-8")
         classes.append(label)
-        images.append(images[-1] + sum(row.modality == "image" for row in members))
-    found = {"classes": classes, "rows": len(rows), "images": images, "faults": told}
+        for modality, places in first.items():
+            places.append(places[-1] + sum(row.modality == modality for row in members))
+    found = {"classes": classes, "rows": len(rows), "first": first, "faults": told}
     (part / "listing.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def _relative(path: Path | None, root: Path) -> str:
+def relative(path: Path | None, root: Path) -> str:
     """Return a path as it is kept: a data set that is moved to another folder keeps its cache."""
     if path is None:
         return ""
@@ -179,66 +153,12 @@ def _check_items(rows: Sequence[Row]) -> None:
                 )
 
 
-def _write_pixels(part: Path, store: Store, side: int, decoder: Pictures | None) -> None:
-    rows = list(store.image_rows())
-    each = 3 * side * side
-    if (free := shutil.disk_usage(part).free) < len(rows) * each:
-        raise DataError(
-            f"{len(rows):,} decoded images need {len(rows) * each / 2**30:.1f} GiB in {part.parent}, found {free / 2**30:.1f} "
-            "GiB free: set the environment variable BACKPACK_CACHE to a folder on another disk."
-        )
-    if rows:
-        LOG.info("decoding %d images to %d x %d pixels, once for this machine", len(rows), side, side)
-    faults: dict[int, Fault] = {}
-    handle = os.open(part / "pixels", os.O_RDWR | os.O_CREAT)
-    try:
-        os.ftruncate(handle, len(rows) * each)
-
-        def put(place: int, found: pictures.Pixels | Fault) -> None:
-            if isinstance(found, Fault):
-                faults[place] = found
-            else:
-                os.pwrite(handle, found.tobytes(), place * each)
-
-        places = sorted(range(len(rows)), key=lambda place: (rows[place].index >= 0, str(rows[place].path), rows[place].index))
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for one_file, members in groupby(places, key=lambda place: rows[place].index >= 0 and rows[place].path):
-                if one_file:
-                    assert decoder is not None, "rows with an index need the reader's function pictures()"
-                    _decode_array_file(Path(one_file), list(members), rows, side, decoder, put)
-                else:
-                    list(pool.map(lambda place: put(place, _decode_file(rows[place], store.root, side)), members))
-    finally:
-        os.close(handle)
-    told = [[place, *astuple(faults[place])] for place in sorted(faults)]  # without the folder: it may be told to a server
-    (part / "faults.json").write_text(json.dumps(told), encoding="utf-8")
-
-
-def _decode_file(row: Row, root: Path, side: int) -> pictures.Pixels | Fault:
-    try:
-        return pictures.decode((row.path or Path()).read_bytes(), side)
-    except FileNotFoundError:
-        return Fault(row.item, "image", f"{_relative(row.path, root)} is not there")
-    except pictures.BadPictureError as error:
-        return Fault(row.item, "image", f"{_relative(row.path, root)}: {error}")
-
-
-def _decode_array_file(
-    path: Path, places: Sequence[int], rows: Sequence[Row], side: int, decoder: Pictures, put: Writer
-) -> None:
-    found = decoder(path, [rows[place].index for place in places])
-    for place, picture in zip(places, found, strict=True):
-        try:
-            put(place, pictures.decode(picture, side) if isinstance(picture, bytes) else pictures.scale(picture, side))
-        except pictures.BadPictureError as error:
-            put(place, Fault(rows[place].item, "image", f"{path.name}, image {rows[place].index}: {error}"))
-
-
 @lru_cache(maxsize=8)
 def _read_store(folder: Path, root: Path) -> Store:
     told: dict[str, Any] = json.loads((folder / "listing.json").read_text(encoding="utf-8"))
     faults = tuple(Fault(*fields) for fields in told["faults"])
-    return Store(folder, root, tuple(told["classes"]), faults, told["rows"], tuple(told["images"]))
+    first = {modality: tuple(places) for modality, places in told["first"].items()}
+    return Store(folder, root, tuple(told["classes"]), faults, told["rows"], first)
 
 
 @lru_cache(maxsize=256)
@@ -247,16 +167,4 @@ def _read_rows(path: Path, root: Path) -> tuple[Row, ...]:
     return tuple(
         Row(item, modality, label, split, domain, root / file if file else None, text, index)
         for item, modality, label, split, domain, file, text, index in found
-    )
-
-
-@lru_cache(maxsize=8)
-def _read_pixels(folder: Path, side: int) -> Pixels:
-    told = json.loads((folder / "faults.json").read_text(encoding="utf-8"))
-    path, each = folder / "pixels", 3 * side * side
-    empty = path.stat().st_size == 0
-    images = np.zeros(0, np.uint8) if empty else np.memmap(path, dtype=np.uint8, mode="r")
-    faults = tuple(Fault(*fields) for _, *fields in told)
-    return Pixels(
-        images[: images.size // each * each].reshape(-1, 3, side, side), faults, frozenset(place for place, *_ in told)
     )

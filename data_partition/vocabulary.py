@@ -10,7 +10,7 @@ from tokenizers import BertWordPieceTokenizer
 from config import Data
 from data_partition.emojipairs.catalogue import VOCAB_NAME
 from data_partition.files import find_data_file, stamp
-from data_partition.text import load_bert_tokenizer, load_tokenizer
+from data_partition.text import check_bert_vocabulary, load_bert_tokenizer, load_tokenizer
 
 
 def tokenizer_of(data: Data) -> BertWordPieceTokenizer:
@@ -19,8 +19,22 @@ def tokenizer_of(data: Data) -> BertWordPieceTokenizer:
     Raises:
         DataError: the file is missing or is another one.
     """
-    path = Path(data.vocab_file).expanduser().resolve() if data.vocab_file else find_data_file(VOCAB_NAME)
+    path = vocabulary_of(data)
     return _load(path, bool(data.vocab_file), stamp(path))
+
+
+def vocabulary_of(data: Data) -> Path:
+    """Return the file of the vocabulary of a run.
+
+    Raises:
+        DataError: it is missing.
+    """
+    if not data.vocab_file:
+        return find_data_file(VOCAB_NAME)
+    path = Path(data.vocab_file).expanduser().resolve()
+    if not path.is_file():
+        check_bert_vocabulary(path)
+    return path
 
 
 @lru_cache(maxsize=2)

@@ -139,7 +139,7 @@ class ClientInfo:
     """One client as it described itself.
 
     With a stream of tasks, ``classes`` and the numbers of examples are those of all its tasks together, ``tasks`` are the
-    classes of each in the order it meets them (otherwise empty), and ``warnings`` say what a task lacks. ``bad_rows`` are those
+    classes of each in the order it meets them (otherwise empty), and ``warnings`` say what a task lacks. ``bad_rows`` are rows
     of its data set that it leaves out because they cannot be used, with the reason of each.
     """
 

@@ -1,7 +1,7 @@
 """Small data sets in the official formats, with the drawings and words of emojipairs written into them.
 
-Class k of a data set has the content of class k modulo 24 of emojipairs, one concept an item, so that the classes of a group can
-be told apart by what is learned from other items.
+Class k of a data set has the content of class k modulo 24 of emojipairs, one concept an item, so that the classes of a group
+can be told apart by what is learned from other items.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Example:
 
 @cache
 def examples() -> tuple[tuple[Example, ...], ...]:
-    """All examples of each class of emojipairs: those of the art style noto first, then of others, in the order of concepts."""
+    """All examples of each class of emojipairs: those of the art style noto first, then twemoji, in the order of concepts."""
     table = pq.read_table(find_data_file(PARQUET_NAME)).to_pandas()
     texts = table[(table.modality == "text") & table.domain.str.endswith("-en")]
     lines = {concept: tuple(group.text) for concept, group in texts.groupby("concept")}
@@ -134,7 +134,7 @@ def write_cifar10(root: Path, train: int = 4, test: int = 2) -> Path:
 
 
 def python2_pickle(fields: dict) -> bytes:
-    """Return what Python 2 pickles a dict of texts, numbers, lists and arrays of uint8 to, with protocol 2: texts are bytes."""
+    """Return a dict of texts, numbers, lists and arrays of uint8 as Python 2 pickles it, by protocol 2: texts are bytes."""
 
     def put(value: object) -> bytes:
         if isinstance(value, dict):

@@ -1,0 +1,160 @@
+"""What a client of a real data set costs: dealing rows to clients, and the start of a client of CUB-200-2011 at 224 pixels.
+
+``python -m benchmarks.real_data`` writes a data set with the layout and the numbers of CUB-200-2011 and synthetic content into
+a temporary folder (3 GB free are needed), decodes it once, and then starts clients, each in a process of its own. A start is
+``load_client``, after all imports; private memory is the growth of RssAnon of /proc/self/status, the best of three processes
+for the time and the worst for the memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from config import Data
+
+NUM_CLASSES: Final = 200
+PER_CLASS: Final = 60
+WORDS: Final = [
+    "this",
+    "bird",
+    "has",
+    "a",
+    "small",
+    "yellow",
+    "beak",
+    "and",
+    "long",
+    "dark",
+    "wings",
+    "with",
+    "white",
+    "bars",
+    "on",
+    "its",
+    "brown",
+    "breast",
+]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--start", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--data-dir", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.start:
+        start_clients(options.data_dir, [int(client) for client in options.start.split(",")])
+        return
+    for name, seconds in partition_seconds().items():
+        tell(f"10,000 rows to 100 clients, {name:12} {seconds:.2f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BACKPACK_CACHE"] = str(Path(folder) / "cache")
+        write_cub(Path(folder) / "cub")
+        first = in_a_process(folder, "0")
+        tell(f"first start, decodes all images   {first['seconds']:.1f} s")
+        for name, clients in (
+            ("image client", "13"),
+            ("text client", "40"),
+            ("all 54 clients", ",".join(map(str, range(54)))),
+        ):
+            found = [in_a_process(folder, clients) for _ in range(3)]
+            seconds, private = min(one["seconds"] for one in found), max(one["private"] for one in found)
+            tell(f"warm start of one {name:16} {seconds:.3f} s, {private:.1f} MB private")
+
+
+def partition_seconds() -> dict[str, float]:
+    """Return the seconds that each partitioner takes for 10,000 rows of 10 classes and 100 devices, imports apart."""
+    from data_partition.devices import deal
+
+    rng = np.random.default_rng(0)
+    labels = [f"class {label}" for label in rng.integers(0, 10, 10_000)]
+    domains = [f"domain {domain:03d}" for domain in rng.integers(0, 100, 10_000)]
+    kinds = {
+        kind: Data(dataset="hf", grouping="own", partitioner=kind, devices_per_group=100)
+        for kind in ("iid", "dirichlet", "pathological", "domain")
+    }
+    deal(kinds["iid"], labels, domains)
+    return {kind: timed(lambda data=data: deal(data, labels, domains)) for kind, data in kinds.items()}  # type: ignore[misc]
+
+
+def write_cub(root: Path) -> None:
+    """Write 200 species with 60 images and captions each, under the names of the groups where they have one."""
+    from data_partition.group_tables import class_groups
+
+    known = {int(name[:3]): name for classes in class_groups("cub").values() for name in classes}
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (375 // 5, 500 // 5, 3), dtype=np.uint8)).resize((500, 375)).save(buffer, "JPEG")
+    lines = []
+    for number in range(1, NUM_CLASSES + 1):
+        name = known.get(number, f"{number:03d}.Other_Bird")
+        images, captions = root / "CUB_200_2011" / "images" / name, root / "cvpr2016_cub" / "text_c10" / name
+        images.mkdir(parents=True)
+        captions.mkdir(parents=True)
+        for index in range(PER_CLASS):
+            stem = f"{name[4:]}_{index:04d}_{1000 * number + index}"
+            (images / f"{stem}.jpg").write_bytes(buffer.getvalue())
+            text = "\n".join(" ".join(rng.permutation(WORDS)[:14]) for _ in range(10))
+            (captions / f"{stem}.txt").write_text(text, encoding="utf-8")
+            lines.append((f"{name}/{stem}.jpg", number))
+    for file, place in (("images.txt", 0), ("image_class_labels.txt", 1)):
+        text = "".join(f"{index} {line[place]}\n" for index, line in enumerate(lines, start=1))
+        (root / "CUB_200_2011" / file).write_text(text, encoding="utf-8")
+
+
+def in_a_process(folder: str, clients: str) -> dict[str, float]:
+    """Start clients in a fresh process; return seconds of one and megabytes of private memory of all."""
+    words = [sys.executable, "-m", "benchmarks.real_data", "--start", clients, "--data-dir", str(Path(folder) / "cub")]
+    found: dict[str, float] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def start_clients(data_dir: str, clients: list[int]) -> None:
+    """Load clients, read a batch of each, and print what it cost; the batch counts for neither."""
+    from data_partition import listed  # noqa: F401  # imported here, so that it does not count
+    from data_partition.client_data import ClientData, load_client
+
+    data = Data(dataset="cub", grouping="seed", data_dir=data_dir, train_fraction=1.0, max_tokens=128)
+    before = private_bytes()
+    loaded: list[ClientData] = []
+    seconds = timed(lambda: loaded.extend(load_client(data, client) for client in clients)) / len(clients)
+    private = private_bytes() - before
+    assert all(len(one.train) + len(one.val) + len(one.test) == 5 * PER_CLASS for one in loaded)
+    assert len(loaded[0].train.inputs[:32]) == 32
+    tell(json.dumps({"seconds": seconds, "private": private / 1e6}))
+
+
+def private_bytes() -> int:
+    """Return the memory that this process shares with nobody and no file."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def timed(step: Callable[[], object]) -> float:
+    """Return the seconds of one call."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def tell(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
