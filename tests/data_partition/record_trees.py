@@ -52,12 +52,12 @@ def write_coco_json(
     (folder / f"captions_{split}.json").write_text(json.dumps({**head, "annotations": texts}), encoding="utf-8")
 
 
-def write_coco(root: Path, train: int = 10, val: int = 1, groups: int = 2) -> Path:
-    """Write the official tree with the classes of the first groups: image 1000 l + i is example i of class l."""
-    names = [name for group in list(class_groups("coco").values())[:groups] for name in group]
+def write_coco(root: Path, train: int = 10, val: int = 1, groups: int = 2, skipped: int = 0) -> Path:
+    """Write the official tree with the classes of some groups after those skipped: image 1000 l + i is example i of class l."""
+    names = [name for group in list(class_groups("coco").values())[: skipped + groups] for name in group]
     for split, start, number in (("train2017", 0, train), ("val2017", 500, val)):
         objects, captions = {}, {}
-        for label, name in enumerate(names):
+        for label, name in list(enumerate(names))[4 * skipped :]:
             for index in range(number):
                 image, shown = 1000 * label + start + index, example(label, index + (train if start else 0))
                 write_jpeg(root / split / f"{image:012d}.jpg", shown.pixels)
