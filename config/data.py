@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from config.base import Count, CountOrZero, Fraction, Positive, PositiveFraction, Section
 from config.data_sets import (
     CLASSES_PER_CLIENT,
+    COLUMNS,
     DOMAINS_PER_GROUPING,
     IMAGE_SIDE,
     LISTED,
@@ -55,8 +56,12 @@ class Data(Section):
         description="coco: an image's class is that of its first object, that with the largest area, or the only one it has",
     )
     columns: str = Field(
-        "", description="hf: columns that hold what, such as 'image=img,text=caption,label=fine_label'; empty: by their names"
+        "",
+        description="hf: columns that hold image, text, label, domain, group, item and split, such as "
+        "'image=img,label=fine_label,group=coarse_label'; those left out are found by their usual names",
     )
+    hub_name: str = Field("", description="hf: data set on the Hugging Face hub, as OWNER/NAME; used with download alone")
+    download: bool = Field(False, description="hf: fetch hub_name to a data_dir that is not there yet")
     max_bad_fraction: Fraction = Field(
         0.001, description="share of rows that may be unusable; they are left out and listed in the manifest"
     )
@@ -102,6 +107,24 @@ class Data(Section):
         if value != "all" and (not value or not all(part.strip().isdigit() for part in value.split(","))):
             raise ValueError("expected 'all' or comma-separated partition ids such as '0,3,6'")
         return value
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_pairs(cls, value: str) -> str:
+        pairs = [tuple(map(str.strip, part.split("=", 1))) for part in value.split(",") if part.strip()]
+        roles = [pair[0] for pair in pairs]
+        if not {*roles} <= {*COLUMNS} or len(roles) > len({*roles}) or not all(len(pair) == 2 and pair[1] for pair in pairs):
+            raise ValueError(f"expected pairs such as 'image=img,label=fine_label', each with another of {', '.join(COLUMNS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _download_is_asked_for(self) -> Data:
+        if self.download != bool(self.hub_name):
+            raise ValueError(
+                f"data.hub-name = '{self.hub_name}' with data.download = {str(self.download).lower()}: a name needs "
+                "data.download = true, which needs a name"
+            )
+        return self
 
     @property
     def num_domains(self) -> int:

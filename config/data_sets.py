@@ -49,5 +49,10 @@ ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "devices_per_group": LISTED,
     "label_rule": ("coco",),
     "columns": ("hf",),
+    "hub_name": ("hf",),
+    "download": ("hf",),
 }
 """Settings that some data sets alone have."""
+
+COLUMNS: Final = ("image", "text", "label", "domain", "group", "item", "split")
+"""What a column of a data set in Parquet or Arrow files may be."""

@@ -2,7 +2,7 @@
 
 An image has the label that ``data.label-rule`` gives it. An image without an instance, or whose label is none of the 60
 categories of groups/coco.toml, is no row. All captions of an image are one text, one a line. The test split is val2017, topped
-up from train2017 until it has a fifth of the training images of a class, as in MM-Pick-a-back; which ones, ``data.seed`` says.
+up from train2017 until it has a fifth of the training images of a class, as in MM-Pick-a-back.
 
 Source: Lin et al., Microsoft COCO: Common Objects in Context (ECCV 2014).
 """
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from config import Data
-from data_partition.cache_folder import cache_folder
-from data_partition.coco_table import Picture, pictures
+from data_partition.coco_annotations import Picture, read_annotations
 from data_partition.expected_files import Place, expected_tree, get, names_in, require
 from data_partition.group_tables import class_groups
 from data_partition.rows import Fault, Listing, Row
@@ -25,6 +24,8 @@ from data_partition.subgroups import seeded_order
 SPLITS: Final = {"train2017": "train", "val2017": "test"}
 TRAIN_PER_TEST: Final = 5
 """Images of a class in train2017 for each one in the test split, at most."""
+TEST_SEED: Final = 0
+"""Seed of the draw of the others: not ``data.seed``, so that all runs are tested on the same images."""
 
 IMAGES: Final = {
     "train2017": Place(("train2017", "images/train2017"), "118,287 images"),
@@ -58,9 +59,9 @@ def read(data: Data) -> Listing:
     found: dict[str, list[Picture]] = {}
     for folder in SPLITS:
         instances, captions = (get(root, ANNOTATIONS[f"{kind}_{folder}"]) for kind in ("instances", "captions"))
-        table = pictures(instances, captions, data.label_rule, cache_folder())
+        table = read_annotations(instances, captions, data.label_rule)
         found[folder] = [picture for picture in table if picture.label in used]
-    moved = top_up(found["train2017"], found["val2017"], data.seed)
+    moved = top_up(found["train2017"], found["val2017"])
     rows: list[Row] = []
     faults: list[Fault] = []
     for folder, split in SPLITS.items():
@@ -93,8 +94,8 @@ def item_of(picture: Picture) -> str:
     return Path(picture.file_name).stem
 
 
-def top_up(train: Sequence[Picture], test: Sequence[Picture], seed: int) -> frozenset[str]:
-    """Return the items of ``train`` that go to the test split, drawn by seed.
+def top_up(train: Sequence[Picture], test: Sequence[Picture]) -> frozenset[str]:
+    """Return the items of ``train`` that go to the test split.
 
     A class with n training and m test images gives ceil(n / 5) - m of them, if that is above 0.
     """
@@ -107,5 +108,5 @@ def top_up(train: Sequence[Picture], test: Sequence[Picture], seed: int) -> froz
     moved: set[str] = set()
     for label, items in members.items():
         wanted = math.ceil(len(items) / TRAIN_PER_TEST) - fixed.get(label, 0)
-        moved.update(seeded_order(items, seed, "test")[: max(0, wanted)])
+        moved.update(seeded_order(items, TEST_SEED, "test")[: max(0, wanted)])
     return frozenset(moved)

@@ -1,12 +1,14 @@
 """A tree of folders, one file an example: the user's own data, or the trees that MM-Pick-a-back trains on.
 
+::
+
     DATA-DIR/image/{train,test}/GROUP/CLASS/NAME.jpg
     DATA-DIR/text/{train,test}/GROUP/CLASS/NAME.txt
 
 ``caption`` is taken for ``text``, and ``val`` for ``test``; where a modality has both, ``val`` is more to train on. One of the
 modalities is enough, and without ``test`` and ``val`` a test share is drawn by item. A folder inside a CLASS is a domain: the
-style or source of what is in it. The groups are the folders: a group of texts belongs to the group of images with the same classes,
-whatever its name.
+style or source of what is in it. The groups are the folders: a group of texts belongs to the group of images with the same
+classes, whatever its name.
 
 Files of one class with one name, but for the suffix, are one item in both modalities. Where the trees disagree about the split
 of an item, that of the image counts, so that no text of a test image is trained on. A name that a modality has in both splits

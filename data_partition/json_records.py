@@ -48,12 +48,13 @@ class _Reader:
     """A window on the text of a file; ``at`` is the next character to be looked at."""
 
     def __init__(self, file: TextIO) -> None:
-        self.file, self.window, self.at, self.ended = file, "", 0, False
+        self.file, self.window, self.at = file, "", 0
 
     def more(self) -> bool:
-        """Drop what was read and read on; False at the end of the file."""
+        """Drop what was taken and read on; False, and nothing is dropped, at the end of the file."""
         new = self.file.read(CHUNK)
-        self.window, self.at, self.ended = self.window[self.at :] + new, 0, not new
+        if new:
+            self.window, self.at = self.window[self.at :] + new, 0
         return bool(new)
 
     def peek(self) -> str:
@@ -84,7 +85,7 @@ class _Reader:
                 if len(self.window) - self.at > LARGEST or not self.more():
                     raise
                 continue
-            if end == len(self.window) and self.more():  # a number may go on
+            if len(self.window) - end < 3 and self.more():  # a number may go on, such as 1 where 1e-5 was cut
                 continue
             self.at = end
             return value
