@@ -53,7 +53,7 @@ def write_coco_json(
 
 
 def write_coco(root: Path, train: int = 10, val: int = 1, groups: int = 2, skipped: int = 0) -> Path:
-    """Write the official tree with the classes of some groups after those skipped: image 1000 l + i is example i of class l."""
+    """Write the official tree with the classes of some groups: image 1000 l + i is example i of class l."""
     names = [name for group in list(class_groups("coco").values())[: skipped + groups] for name in group]
     for split, start, number in (("train2017", 0, train), ("val2017", 500, val)):
         objects, captions = {}, {}

@@ -148,7 +148,7 @@ def test_folders_inside_a_class_are_domains(tmp_path):
 def test_texts_in_latin_1_and_files_that_are_no_examples(tmp_path):
     write_folder(tmp_path)
     place = tmp_path / "text" / "train" / "group11" / "ant"
-    write_lines(place / "ant_0.txt", [" caf\xe9 \x00 noir", "", "na\xefve"], encoding="latin-1")
+    write_lines(place / "ant_0.txt", [" café \x00 noir", "", "naïve"], encoding="latin-1")
     write_lines(place / "ant_1.txt", [" "])
     write_lines(place / "ant_2.md", ["words"])
     for name in (".DS_Store", "Thumbs.db"):

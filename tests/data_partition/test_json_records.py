@@ -36,7 +36,7 @@ def test_records_do_not_depend_on_where_a_chunk_ends(tmp_path, monkeypatch, chun
 
 def test_bytes_that_are_no_utf8_are_latin_1(tmp_path):
     path = tmp_path / "file.json"
-    path.write_bytes('["caf\xe9", "na\xefve"]'.encode("latin-1"))
+    path.write_bytes('["café", "naïve"]'.encode("latin-1"))
     assert [one for _, one in records(path)] == ["café", "naïve"]
     path.write_bytes(b"\xef\xbb\xbf" + '["café"]'.encode())
     assert [one for _, one in records(path)] == ["café"]
@@ -54,7 +54,7 @@ def test_a_damaged_record_is_not_sought_in_the_whole_file(tmp_path, monkeypatch)
     monkeypatch.setattr(json_records, "CHUNK", 10)
     monkeypatch.setattr(json_records, "LARGEST", 50)
     path = tmp_path / "file.json"
-    path.write_text('[{"a": tru, "b": "' + "x" * 10_000 + '"}]')
+    path.write_text('[{"a": nul, "b": "' + "x" * 10_000 + '"}]')
     read = []
     more = json_records._Reader.more
     monkeypatch.setattr(json_records._Reader, "more", lambda self: read.append(1) or more(self))
