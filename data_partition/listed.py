@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -39,9 +40,9 @@ def subgroups(data: Data) -> list[Subgroup]:
     Raises:
         DataError: the groups are named by the files, and these are missing.
     """
-    groups = groups_of(data)
     known = CLASSES_PER_CLIENT[data.dataset][data.grouping] > 0
     store = None if known else open_store(data)
+    groups = _groups_of(data, store.folder if store else None)
     modalities: tuple[Modality, ...] = ("image",) if data.dataset in WITHOUT_TEXTS else ("image", "text")
     found: list[Subgroup] = []
     for modality in modalities:
@@ -100,6 +101,12 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
     }
     train, val, test = (_select(data, store, pixels, subgroup, chosen, what) for what, chosen in wanted.items())
     return train, val, test
+
+
+@lru_cache(maxsize=8)
+def _groups_of(data: Data, folder: Path | None) -> dict[str, tuple[str, ...]]:
+    """Return the class groups; where files name them, they are read again when the files change, and so the folder."""
+    return groups_of(data)
 
 
 def _split(data: Data, store: Store, name: str) -> ConceptSplit:

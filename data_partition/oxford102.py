@@ -66,7 +66,8 @@ def read(data: Data) -> Listing:
     for name in (name for classes in class_groups("oxford102").values() for name in classes):
         numbers = np.flatnonzero(labels == _number(name)) + 1
         captions = get(root, CAPTIONS) / name
-        texts = {_number(file): captions / file for file in (names_in(captions) if captions.is_dir() else ())}
+        files = sorted(names_in(captions)) if captions.is_dir() else []
+        texts = {_number(file): captions / file for file in files if file.endswith(".txt")}
         for number in map(int, numbers):
             item = f"image_{number:05d}"
             rows.append(Row(item, "image", name, path=folder / f"{item}.jpg"))
@@ -75,9 +76,8 @@ def read(data: Data) -> Listing:
             else:
                 faults.append(Fault(item, "text", f"there are no captions in {captions}"))
         for number, path in sorted(texts.items()):
-            found = labels[number - 1] if 0 < number <= len(labels) else "no label"
-            if number:
-                faults.append(Fault(path.stem, "text", f"{path} is of the class {found} by {LABELS.names[0]}"))
+            found = f"class {labels[number - 1]}" if 0 < number <= len(labels) else "no class"
+            faults.append(Fault(path.stem, "text", f"{path} is of {found} by {LABELS.names[0]}"))
     return Listing(tuple(rows), tuple(faults))
 
 
@@ -96,8 +96,8 @@ def read_labels(root: Path) -> NDArray[np.int64]:
         known = np.sort(np.concatenate([_numbers(ids, key) for key in ("trnid", "valid", "tstid")]))
         if not np.array_equal(known, np.arange(1, len(labels) + 1)):
             raise DataError(
-                f"{ids} names {len(known):,} images, {known.min(initial=0)} to {known.max(initial=0)}, expected each of the "
-                f"{len(labels):,} of {path.name} once, from 1: get both files again."
+                f"{ids} names {len(known):,} images, {known.min(initial=1 << 16)} to {known.max(initial=0)}, expected each of "
+                f"the {len(labels):,} of {path.name} once, from 1: get both files again."
             )
     return labels
 

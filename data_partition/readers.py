@@ -39,7 +39,7 @@ class Reader:
     read: Callable[[Data], Listing]
     inputs: Callable[[Data], Sequence[Path]]
     pictures: Pictures | None
-    groups: Callable[[Data], dict[str, tuple[str, ...]]] | None
+    own_groups: Callable[[Data], dict[str, tuple[str, ...]]] | None
 
 
 def find_reader(name: str) -> Reader:
@@ -79,7 +79,7 @@ def groups_of(data: Data) -> dict[str, tuple[str, ...]]:
         found = class_groups(data.dataset)
     else:
         require(data)
-        groups = find_reader(data.dataset).groups
+        groups = find_reader(data.dataset).own_groups
         assert groups is not None, f"data_partition/{data.dataset}.py has no table of groups and no function own_groups()"
         found = groups(data)
     names = [name for classes in found.values() for name in classes]

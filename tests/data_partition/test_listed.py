@@ -21,10 +21,8 @@ from data_partition.datasets import DATASETS
 from data_partition.files import DataError
 from data_partition.group_tables import class_groups
 from data_partition.mapped_images import MappedImages
-from data_partition.rows import Fault, Listing, Row
 from data_partition.streams import load_task
-from data_partition.subgroups import subgroups
-from tests.data_partition.helpers import OFFSET, bert_entries, write_entries
+from tests.data_partition.helpers import OFFSET, bert_entries, items_of, write_entries
 from tests.data_partition.trees import cut_short, write_cifar10, write_cub, write_oxford
 
 TREES = {
@@ -54,22 +52,6 @@ def warm(shared_cache, monkeypatch):
 def settings(trees, name, **fields):
     own = {"train_fraction": 1.0, "val_fraction": 0.3, **({} if name == "cifar10" else {"max_tokens": 60}), **TREES[name][1]}
     return Data(dataset=name, data_dir=str(trees[name]), **{**own, **fields})
-
-
-def items_of(data: Data, subgroup, rows) -> list[str]:
-    """See through the tensors: which item each row is, by its pixels or its tokens."""
-    kept = store.open_store(data)
-    own = [row for name in subgroup.classes for row in kept.rows(name) if row.modality == subgroup.modality]
-    if subgroup.modality == "image":
-        pixels = decoded.open_pixels(data, kept)
-        places = {row.item: place for place, row in enumerate(kept.all_rows("image"))}
-        own = [row for row in own if places[row.item] not in pixels.bad]
-        known = {pixels.images[places[row.item]].tobytes(): row.item for row in own}
-    else:
-        tokens, places = decoded.open_tokens(data, kept), {row.item: place for place, row in enumerate(kept.all_rows("text"))}
-        known = {tokens.read([places[row.item]], data.max_tokens).tobytes(): row.item for row in own}
-    assert len(known) == len(own), "two items look the same"
-    return [known[one.numpy().tobytes()] for one in rows.inputs]
 
 
 @pytest.mark.usefixtures("warm")
@@ -312,95 +294,3 @@ def test_a_text_is_cut_or_padded(trees):
     assert torch.equal(wide.train.inputs[:, :4], short.train.inputs)
     assert wide.train.inputs.shape[1] == 300
     assert (wide.train.inputs[:, -1] == 0).all()
-
-
-@pytest.fixture
-def made(monkeypatch, tmp_path):
-    """Serve a listing as data set ``hf``."""
-
-    def serve(listing: Listing, **fields) -> Data:
-        reader = readers.Reader(
-            lambda data: "", lambda data: listing, lambda data: [tmp_path / "a"], None, lambda data: {"g": ("bird", "cat")}
-        )
-        for module in (readers, store, decoded):
-            monkeypatch.setattr(module, "find_reader", lambda name: reader)
-        return Data(dataset="hf", grouping="own", data_dir=str(tmp_path), train_fraction=1.0, **fields)
-
-    return serve
-
-
-def texts(**fields) -> tuple[Row, ...]:
-    return tuple(
-        Row(f"{label} {index}", "text", label, text=f"{label} {'red ' * index}", **fields)
-        for label in ("bird", "cat")
-        for index in range(10)
-    )
-
-
-def test_an_official_test_split_is_topped_up_to_a_fifth(made):
-    rows = [Row(row.item, "text", row.label, "test" if row.item == "bird 3" else "", text=row.text) for row in texts()]
-    data = made(Listing(tuple(rows), ()))
-    kept = store.open_store(data)
-    split = listed._split(data, kept, "bird")
-    assert (len(split.test["bird"]), "bird 3" in split.test["bird"]) == (2, True)
-    fixed = made(
-        Listing(tuple(Row(row.item, "text", row.label, "train", text=row.text) for row in texts()), ()), label_rule="first"
-    )
-    shutil.rmtree(cache_folder())
-    store._read_store.cache_clear()
-    store._read_rows.cache_clear()
-    assert listed._split(fixed, store.open_store(fixed), "bird").test["bird"] == frozenset()
-    with pytest.raises(DataError, match=r"client 0 \(text, bird, cat\) has no test row"):
-        load_client(fixed, 0)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (Row("bird 3", "image", "cat"), "item 'bird 3' has the class 'bird' and 'cat'"),
-        (Row("bird 3", "image", "bird", "test"), "item 'bird 3' has the split '.*' and '.*', expected one"),
-    ],
-)
-def test_rows_that_contradict_one_another(made, row, message):
-    with pytest.raises(DataError, match=message):
-        load_client(made(Listing((*texts(), row), ())), 0)
-
-
-def test_domains(made):
-    pytest.importorskip("flwr_datasets")
-    rows = [Row(row.item, "text", row.label, "", ("a", "b")[int(row.item[-1]) % 2], text=row.text) for row in texts()]
-    fields = {"partitioner": "domain", "devices_per_group": 2}
-    data = made(Listing(tuple(rows), ()), **fields)
-    assert [(one.modality, one.domain_index) for one in subgroups(data)] == [("text", 0), ("text", 1)]
-    items = [set(items_of(data, one.subgroup, one.train)) for one in (load_client(data, 0), load_client(data, 1))]
-    assert items[0]
-    assert {int(item[-1]) % 2 for item in items[0]} == {0}
-    assert {int(item[-1]) % 2 for item in items[1]} == {1}
-
-
-def test_texts_without_words_are_bad_rows(made):
-    data = made(
-        Listing((*texts(), Row("bird x", "text", "bird", text=" , : ")), (Fault("y", "image", "gone"),)), max_bad_fraction=0.1
-    )
-    load_client(data, 0)
-    assert set(DATASETS["hf"].bad_rows(data, "text")) == {
-        Fault("y", "image", "gone"),
-        Fault("bird x", "text", "the text has no words"),
-    }
-    with pytest.raises(DataError, match=r"2 of 22 rows cannot be used \(9\.09%\), and data.max-bad-fraction = 0\.05 allows 1"):
-        DATASETS["hf"].check_files(data.model_copy(update={"max_bad_fraction": 0.05}))
-
-
-def test_a_class_without_rows(made):
-    data = made(Listing(tuple(row for row in texts() if row.label == "bird"), ()))
-    with pytest.raises(DataError, match="'hf' has no row of the class 'cat'"):
-        load_client(data, 0)
-
-
-def test_a_class_in_two_groups(made, monkeypatch):
-    data = made(Listing(texts(), ()))
-    monkeypatch.setattr(
-        readers, "find_reader", lambda name: readers.Reader(*[lambda _: ""] * 3, None, lambda _: {"g": ("a",), "h": ("a",)})
-    )
-    with pytest.raises(DataError, match="'hf': a: a class is in two groups"):
-        subgroups(data)
