@@ -25,7 +25,7 @@ if not __package__:  # run as a script: the folder of the script is not where pa
     sys.path[0] = str(ROOT)
 
 from benchmarks.page import update_page  # noqa: E402
-from simulations.comparison import wilcoxon_p  # noqa: E402
+from simulations.significance import wilcoxon_p  # noqa: E402
 
 PAGE = ROOT / "docs" / "linceiver.md"
 FIGURE = ROOT / "docs" / "linceiver_k.svg"

@@ -35,6 +35,7 @@ from strategies.protocol import (
 
 if TYPE_CHECKING:  # torch is imported with the first message, not with this module
     from client.learner import Learner
+    from client.scoring import DonorError
 
 Tensors = dict[str, np.ndarray]
 
@@ -127,9 +128,9 @@ def train_joint(message: Message, context: Context) -> Message:
 
 @app.train("task")
 def train_task(message: Message, context: Context) -> Message:
-    """Learn one task of a client's stream to its end."""
+    """Learn one task of a client's stream to its end; a donor that does not fit is named, and nothing is learned then."""
     from client.donors import build_on
-    from client.scoring import fetch
+    from client.scoring import DonorError, fetch
     from client.state import state_folder
     from client.stream import Stream, learn_task
     from client.stream_rounds import receive
@@ -141,7 +142,10 @@ def train_task(message: Message, context: Context) -> Message:
         receive(stream, shared)
         build_on(stream, fetch(stream, *_donors(message), folder))
 
-    metrics, facts = learn_task(config, instruction, folder, prepare)
+    try:
+        metrics, facts = learn_task(config, instruction, folder, prepare)
+    except DonorError as error:
+        return _refusal(message, instruction, error)
     return _reply(message, metrics, {}, facts)
 
 
@@ -175,10 +179,21 @@ def backbone(message: Message, context: Context) -> Message:
     return reply
 
 
+@app.query("sketch")
+def sketch(message: Message, context: Context) -> Message:
+    """Tell 2 KB of a client's latest model."""
+    from client.sketching import tell
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    arrays, examples = tell(config, instruction, state_folder(config, context, instruction))
+    return _reply(message, {"partition-id": instruction.partition_id, "num-examples": examples}, arrays)
+
+
 @app.query("score")
 def score(message: Message, context: Context) -> Message:
     """Score a donor; one that does not fit is named, with the reason, in place of scores."""
-    from client.scoring import score_donors
+    from client.scoring import DonorError, score_donors
     from client.state import state_folder
 
     config, instruction, _ = _read(message, context)
@@ -186,10 +201,8 @@ def score(message: Message, context: Context) -> Message:
     folder = state_folder(config, context, instruction)
     try:
         return _reply(message, score_donors(config, instruction, folder, *_donors(message), names), {})
-    except ValueError as error:
-        reply = _reply(message, {"partition-id": instruction.partition_id, "num-examples": 1}, {})
-        reply.content[FACTS] = ConfigRecord({"reason": str(error)})
-        return reply
+    except DonorError as error:
+        return _refusal(message, instruction, error)
 
 
 @app.evaluate("tasks")
@@ -253,6 +266,12 @@ def _read(message: Message, context: Context) -> tuple[RunConfig, Instruction, T
     config = _own_data(_config(tuple(sorted(context.run_config.items()))), context)
     arrays = message.content.array_records.get(ARRAYS, ArrayRecord())
     return config, instruction, from_arrays(arrays)
+
+
+def _refusal(message: Message, instruction: Instruction, error: DonorError) -> Message:
+    reply = _reply(message, {"partition-id": instruction.partition_id, "num-examples": 1}, {})
+    reply.content[FACTS] = ConfigRecord({"reason": str(error), "donor": error.partition_id})
+    return reply
 
 
 def _donors(message: Message) -> tuple[list[Manifest], dict[str, Tensors]]:

@@ -146,3 +146,10 @@ def build_on(stream: Stream, donors: Sequence[Donor]) -> None:
         owner.zero_().masked_fill_(where, DONOR_TASK)
         tensors[name].masked_fill_(~where, 0.0)
     stream.offset = DONOR_TASK
+    stream.config = slowed(stream.config)
+
+
+def slowed(config: RunConfig) -> RunConfig:
+    """Return settings with the learning rate of a task on top of donors."""
+    rate = config.train.learning_rate * config.selection.rate
+    return config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": rate})})

@@ -7,13 +7,14 @@ again. All donors of a target are compared on the same probes, pairs and batches
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from client.continual.memory import task_model
 from client.continual.methods import optimisation
-from client.donors import Donor, receive
+from client.donors import Donor, receive, slowed
+from client.modeldiff.perturb import paired_with_copies
 from client.modeldiff.probes import choose
-from client.modeldiff.target import Donor as Announced
 from client.modeldiff.target import Ground, make_candidate, make_target, tune_without
 from client.modeldiff.tune import Budget
 from client.stream import Metrics, Stream, open_stream, task_data
@@ -21,6 +22,7 @@ from config import RunConfig
 from models.arrays import Arrays
 from models.storage import StorageError, load_record, save_record
 from strategies.protocol import DONORS, NONE, Instruction, Manifest, RunError
+from strategies.selection.modeldiff import resampled
 from strategies.selection.table import score
 
 
@@ -34,6 +36,8 @@ def score_donors(
 ) -> Metrics:
     """Return the scores of one donor by the names of scorers; ``none`` is what ``few-step`` gives without a donor.
 
+    With ``modeldiff`` there is also ``resampled``, its scores on resampled pairs.
+
     Args:
         config: settings of the run.
         told: names the arm of the target's own model, and the number of its record.
@@ -43,7 +47,7 @@ def score_donors(
         names: of scorers.
 
     Raises:
-        ValueError: what came does not fit its manifest or the target's model.
+        DonorError: what came does not fit its manifest or the target's model.
         RunError: the target has no model of its own yet.
     """
     stream = open_stream(config, told, folder, told.round + 1)
@@ -51,50 +55,78 @@ def score_donors(
         raise RunError(f"client {told.partition_id} has no model of its own to compare donors with: train it first")
     ground = ground_of(stream)
     (donor,) = fetch(stream, manifests, sent, folder)
-    announced = Announced(donor.manifest.partition_id, donor.manifest.modality, donor.manifest.classes, donor.arrays)
-    target, candidate = make_target(ground), make_candidate(ground, announced)
-    found = {name: tune_without(ground) if name == NONE else score(name, target, candidate) for name in names}
+    target, candidate = make_target(ground), make_candidate(ground, donor.manifest, donor.arrays)
+    found: Metrics = {name: tune_without(ground) if name == NONE else score(name, target, candidate) for name in names}
+    if "modeldiff" in names:
+        found["resampled"] = resampled(target, candidate)
     return {"partition-id": told.partition_id, "num-examples": len(stream.data.train), **found}
 
 
 def ground_of(stream: Stream) -> Ground:
     """Return what the target brings to the comparison."""
     settings, group = stream.config.selection, stream.data.subgroup
+    own = task_model(stream.model, stream.memory, stream.memory.latest)
     probes = choose(stream.data.train, settings.probes, stream.seed, settings.pairs)
+    alone = Budget(settings.tune_epochs, optimisation(stream.config), stream.seed)
+    budget = replace(alone, how=optimisation(slowed(stream.config)))
     return Ground(
         modality=group.modality,
         classes=group.classes,
-        own=task_model(stream.model, stream.memory, stream.memory.latest),
+        own=own,
         fresh=stream.fresh,
         data=task_data(stream),
-        probes=probes,
-        tuning=Budget(settings.tune_epochs, optimisation(stream.config), stream.seed),
+        probes=paired_with_copies(own, probes, settings.pairing, stream.seed),
+        arm=settings.candidate,
+        calibration=replace(alone, epochs=settings.calibration_epochs),
+        tuning=budget,
+        alone=alone,
         seed=stream.seed,
         device=stream.device,
     )
+
+
+class DonorError(ValueError):
+    """A donor that a target cannot use.
+
+    Attributes:
+        partition_id: of the donor.
+    """
+
+    def __init__(self, partition_id: int, reason: object) -> None:
+        super().__init__(str(reason))
+        self.partition_id = partition_id
 
 
 def fetch(stream: Stream, manifests: Sequence[Manifest], sent: Mapping[str, Arrays], folder: Path) -> list[Donor]:
     """Return donors out of a message or, where it has their hash alone, from the disk; what came is kept there.
 
     Raises:
-        ValueError: an array does not fit, or is neither here nor there.
+        DonorError: an array does not fit, or is neither here nor there.
     """
     found = []
     for manifest in manifests:
-        path = folder.parent / DONORS / manifest.sha256
-        if not manifest.sha256.isalnum():
-            raise ValueError(f"found the hash {manifest.sha256!r}, expected letters and digits")
-        arrays = sent.get(manifest.sha256)
-        if arrays is None:
-            try:
-                arrays = load_record(path)[0]
-            except StorageError as error:
-                raise ValueError(
-                    f"the backbone of client {manifest.partition_id} did not come, and is not here: {error}"
-                ) from None
-        donor = receive(stream, manifest, arrays, stream.config.strategy.share)
-        if manifest.sha256 in sent:
-            save_record(path, arrays, {"manifest": manifest.to_json()})
-        found.append(donor)
+        try:
+            found.append(fetch_one(stream, manifest, sent.get(manifest.sha256), folder.parent / DONORS))
+        except ValueError as error:
+            raise DonorError(manifest.partition_id, error) from None
     return found
+
+
+def fetch_one(stream: Stream, manifest: Manifest, sent: Arrays | None, kept: Path) -> Donor:
+    """Return one donor: see :func:`fetch`.
+
+    Raises:
+        ValueError: an array does not fit, or is neither here nor there.
+    """
+    if not manifest.sha256.isalnum():
+        raise ValueError(f"found the hash {manifest.sha256!r}, expected letters and digits")
+    arrays = sent
+    if arrays is None:
+        try:
+            arrays = load_record(kept / manifest.sha256)[0]
+        except StorageError as error:
+            raise ValueError(f"its arrays did not come, and are not here: {error}") from None
+    donor = receive(stream, manifest, arrays, stream.config.strategy.share)
+    if sent is not None:
+        save_record(kept / manifest.sha256, arrays, {"manifest": manifest.to_json()})
+    return donor

@@ -88,7 +88,7 @@ class Stream:
     @property
     def seed(self) -> int:
         """Seed of everything random in this client's tasks."""
-        return seed_for(self.config.run.seed, self.instruction.partition_id, 0, "stream")
+        return seed_for(self.config.run.seed, self.instruction.partition_id, self.instruction.repeat, "stream")
 
 
 def open_stream(config: RunConfig, told: Instruction, folder: Path, before: int, *, blank: bool = False) -> Stream:
@@ -193,7 +193,7 @@ def learn_task(
     for note, fields in shortcomings(stream):
         record(note, task=stream.task, **fields)
     work = Work(
-        config,
+        stream.config,
         stream.task,
         task_data(stream),
         told.epochs,

@@ -75,7 +75,7 @@ def run(grid: Grid, config: RunConfig, folder: run_folder.RunFolder) -> dict[str
     mailbox = Mailbox(grid, clients, folder.record, config.run.min_replies, config.run.reply_timeout)
     table.run(Job(config, folder.path.name, folder.token, mailbox, _initial_arrays(config), progress))
     events = run_folder.read_events(folder.events_path)
-    outcome = summary.results(events, time.monotonic() - start)
+    outcome = summary.results(events, time.monotonic() - start, config.selection.scorer)
     write_json(folder.path / "results.json", outcome)
     return outcome
 

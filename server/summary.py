@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from server import continual_summary
+from server import continual_summary, transfer
 
 CONTROLS = ("control", "scratch")
 
@@ -47,7 +47,7 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     accuracy: dict[int, float] = {}
     columns: dict[int, int] = {}
     for event in events:
-        if event["event"] == "evaluate" and event["split"] == "test" and not event["arm"].startswith(("without-", "pair-")):
+        if event["event"] == "evaluate" and event["split"] == "test" and not _is_aside(event["arm"]):
             target = control if _is_control(event["arm"]) else accuracy
             target[event["client"]] = event["balanced_accuracy"]
             if target is accuracy and "k" in event:
@@ -77,8 +77,14 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     ]
 
 
-def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
-    """Return the content of ``results.json``: the rows, their means, and what the run cost."""
+def results(events: Iterable[Mapping[str, Any]], seconds: float, scorer: str = "") -> dict[str, Any]:
+    """Return the content of ``results.json``: the rows, their means, and what the run cost.
+
+    Args:
+        events: all events of a run.
+        seconds: that it took.
+        scorer: ``selection.scorer``, for runs of Back-Pack.
+    """
     events = list(events)
     table = rows(events)
     streams = continual_summary.results(events)
@@ -95,6 +101,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, An
         "seconds": seconds,
         **({"streams": streams} if streams else {}),
         **({"clusters": found} if (found := clusters(events)) else {}),
+        **({"transfer": moved} if (moved := transfer.results(events, scorer)) else {}),
     }
 
 
@@ -109,9 +116,11 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def cells(summary: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table for a screen, heading first, means last; with the columns kept if the run learned them."""
+    """Return the table for a screen, heading first, means last; with columns kept, or donors chosen, if the run has them."""
     adaptive = summary.get("mean_k") is not None  # results of older versions have no k
-    head = ["client", "modality", "classes", "control", "accuracy", "difference", "MB", *(["k"] if adaptive else [])]
+    chosen = transfer.chosen(summary["transfer"]) if "transfer" in summary else {}
+    more = [*(["k"] if adaptive else []), *(["donor"] if chosen else [])]
+    head = ["client", "modality", "classes", "control", "accuracy", "difference", "MB", *more]
     body = [
         [
             str(row["client"]),
@@ -120,21 +129,22 @@ def cells(summary: Mapping[str, Any]) -> list[list[str]]:
             *_three(row["control"], row["accuracy"], row["difference"]),
             f"{row['bytes'] / 1e6:.2f}",
             *([str(row["k"])] if adaptive else []),
+            *([chosen.get(row["client"], "–")] if chosen else []),
         ]
         for row in summary["clients"]
     ]
     means = _three(summary["mean_control"], summary["mean_accuracy"], summary["mean_difference"])
     total = ["mean", "", "", *means, f"{summary['bytes'] / 1e6:.2f}", *([f"{summary['mean_k']:.1f}"] if adaptive else [])]
-    return [head, *body, total]
+    return [head, *body, [*total, *([""] if chosen else [])]]
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Return what is said below the table: how many clients are above chance, and better than their control."""
+    """Return what is said below the table: how many clients are above chance, and better than their control, and so on."""
     number = len(summary["clients"])
     told = [f"{summary['clients_above_chance']} of {number} clients above chance"]
     if summary["mean_difference"] is not None:
         told.append(f"{summary['clients_better']} of {number} clients better than their matched control")
-    return told + [cluster_line(one) for one in summary.get("clusters", ())]
+    return [*told, *_special(summary)]
 
 
 def cluster_line(one: Mapping[str, Any]) -> str:
@@ -151,10 +161,13 @@ def cluster_line(one: Mapping[str, Any]) -> str:
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
     """Return the table as lines of plain text, for a log."""
+    chosen = transfer.chosen(summary["transfer"]) if "transfer" in summary else {}
     head = f"{'client':>6} {'modality':>8} {'classes':>7} {'control':>8} {'accuracy':>8} {'diff':>7} {'MB':>8}"
     body = [
         f"{r['client']:>6} {r['modality']:>8} {r['classes']:>7} {_number(r['control'])} {_number(r['accuracy'])} "
-        f"{_number(r['difference'], 7, '+')} {r['bytes'] / 1e6:>8.2f}" + ("" if r["k"] is None else f"  k {r['k']}")
+        f"{_number(r['difference'], 7, '+')} {r['bytes'] / 1e6:>8.2f}"
+        + ("" if r["k"] is None else f"  k {r['k']}")
+        + (f"  donor {chosen[r['client']]}" if r["client"] in chosen else "")
         for r in summary["clients"]
     ]
     total = (
@@ -162,7 +175,12 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         f"{_number(summary['mean_difference'], 7, '+')} {summary['bytes'] / 1e6:>8.2f}"
     )
     streams = continual_summary.lines(summary["streams"]) if "streams" in summary else []
-    return [head, *body, total, *streams, *(cluster_line(one) for one in summary.get("clusters", ()))]
+    return [head, *body, total, *streams, *_special(summary)]
+
+
+def _special(summary: Mapping[str, Any]) -> list[str]:
+    found = [cluster_line(one) for one in summary.get("clusters", ())]
+    return [*found, *([transfer.remark(summary["transfer"])] if "transfer" in summary else [])]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:
@@ -171,6 +189,11 @@ def _three(control: float | None, accuracy: float | None, difference: float | No
 
 def _number(value: float | None, width: int = 8, sign: str = "") -> str:
     return f"{'–' if value is None else f'{value:{sign}.3f}':>{width}}"
+
+
+def _is_aside(arm: str) -> bool:
+    """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, a second control."""
+    return arm.startswith("without-") or arm == transfer.OWN or transfer.is_repeat(arm)
 
 
 def _is_control(arm: str) -> bool:

@@ -47,8 +47,16 @@ def compare(
         list[Path], typer.Argument(help="run folders; runs that differ only in run.seed are seeds of one setting")
     ],
     format_: Annotated[str, typer.Option("--format", help="table, md, csv, json or latex")] = "table",
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="of Back-Pack runs: what choices, scorers and directions gain, with tests")
+    ] = False,
 ) -> None:
     """Print one table of several runs: mean ± sd over seeds, difference and paired test over clients, bytes, seconds."""
+    if transfer:
+        from simulations import comparison_transfer
+
+        comparison_transfer.main(runs, format_)
+        return
     from simulations import comparison
 
     comparison.main(runs, format_)

@@ -7,23 +7,18 @@ seeds first: seeds of one client are not independent clients.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from config import ConfigError, read_toml
 from server.continual_summary import SCORES, score
+from simulations import tables
+from simulations.significance import wilcoxon_p
 
-FORMATS = ("table", "md", "csv", "json", "latex")
 NOT_A_SETTING = ("run.seed", "run.name", "run.output-dir", "run.resume")
 HEADINGS = {
     "setting": "setting",
@@ -91,13 +86,10 @@ def main(paths: Sequence[Path], format_: str) -> None:
     Raises:
         ConfigError: a folder holds no finished run, or the format is unknown.
     """
-    if format_ not in FORMATS:
-        raise ConfigError(f"--format {format_!r}: expected one of {', '.join(FORMATS)}")
+    tables.check(format_)
     table = lines([read_run(path) for path in paths])
-    if format_ == "table":
-        Console(width=None if sys.stdout.isatty() else 160).print(_rich(table))
-    else:
-        Console().print(render(table, format_), markup=False, highlight=False, soft_wrap=True, end="")
+    headings = _headings(table)
+    tables.show(headings, *_rows(table, headings), format_, words=("setting", "against"))
 
 
 def read_run(path: Path) -> Finished:
@@ -153,14 +145,6 @@ def mean_per_client(seeds: Sequence[dict[int, float]]) -> dict[int, float]:
     return {client: statistics.fmean(one[client] for one in seeds) for client in sorted(clients)}
 
 
-def wilcoxon_p(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p of Wilcoxon's signed-rank test, zeros dropped."""
-    from scipy.stats import wilcoxon
-
-    changed = [value for value in differences if value != 0.0]
-    return float(wilcoxon(changed).pvalue) if len(changed) > 1 else None
-
-
 def _line(name: str, members: list[Finished], against: str, own: dict[int, float], other: dict[int, float]) -> Line:
     means = [statistics.fmean(run.accuracies().values()) for run in members]
     differences = [own[client] - other[client] for client in own if client in other]
@@ -199,20 +183,11 @@ def _values(line: Line, headings: Mapping[str, str]) -> dict[str, Any]:
 def render(table: Sequence[Line], format_: str) -> str:
     """Return the table as md, csv, json or latex."""
     headings = _headings(table)
-    values = [_values(line, headings) for line in table]
-    if format_ == "json":
-        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    head, body = list(headings.values()), [_cells(line, headings) for line in table]
-    if format_ == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([list(headings), *(list(one.values()) for one in values)])
-        return text.getvalue()
-    if format_ == "md":
-        rows = [head, ["---"] * len(head), *body]
-        return "".join("| " + " | ".join(row) + " |\n" for row in rows)
-    rows = [[cell.replace("_", r"\_").replace("%", r"\%").replace("Δ", r"$\Delta$") for cell in row] for row in [head, *body]]
-    inner = "".join(" & ".join(row) + " \\\\\n" for row in rows)
-    return f"\\begin{{tabular}}{{{'l' * len(head)}}}\n{inner}\\end{{tabular}}\n"
+    return tables.render(headings, *_rows(table, headings), format_)
+
+
+def _rows(table: Sequence[Line], headings: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    return [_values(line, headings) for line in table], [_cells(line, headings) for line in table]
 
 
 def _cells(line: Line, headings: Mapping[str, str]) -> list[str]:
@@ -229,13 +204,3 @@ def _cells(line: Line, headings: Mapping[str, str]) -> list[str]:
         f"{line.seconds:.0f}",
         *(score(_values(line, headings), name) for name in headings if name in STREAM_HEADINGS),
     ]
-
-
-def _rich(table: Sequence[Line]) -> Table:
-    drawn = Table()
-    headings = _headings(table)
-    for heading in headings.values():
-        drawn.add_column(heading, justify="left" if heading in ("setting", "against") else "right", overflow="fold")
-    for line in table:
-        drawn.add_row(*_cells(line, headings))
-    return drawn

@@ -18,9 +18,9 @@ from rich.console import Console
 import config as settings
 from config import ConfigError
 from models.storage import write_atomic
-from server import summary
+from server import summary, transfer
 from server.run_folder import read_events
-from simulations import report_continual, report_curves, report_ledger
+from simulations import report_continual, report_curves, report_ledger, report_transfer
 from simulations.report_html import Html, details, join, number, page, section, table, tag, word
 
 NOT_TOLD = ("run.name", "run.output-dir", "run.resume")
@@ -51,8 +51,9 @@ class RecordedRun:
         """The results as written; of a run without, those that its events give; None: they give none."""
         if self.written is not None:
             return self.written
-        found = summary.results(self.events, number(self.manifest.get("seconds")) or 0.0)
-        return found if found["clients"] or "streams" in found else None
+        scorer = str(self.config.get("selection.scorer", ""))
+        found = summary.results(self.events, number(self.manifest.get("seconds")) or 0.0, scorer)
+        return found if found["clients"] or "streams" in found or "transfer" in found else None
 
 
 def main(paths: Sequence[Path]) -> None:
@@ -117,7 +118,8 @@ def render(run: RecordedRun) -> str:
         "Run": head,
         "Settings": changed_settings,
         "Result": result,
-        "Curves": lambda run: report_curves.curves(run.events),
+        "Transfer": lambda run: report_transfer.section(run.outcome or {}),
+        "Curves": lambda run: report_curves.curves([one for one in run.events if not transfer.is_repeat(one.get("arm"))]),
         "Streams of tasks": lambda run: report_continual.streams((run.outcome or {}).get("streams")),
         "Continual learning": lambda run: report_continual.timeline(run.events),
         "Byte ledger": lambda run: report_ledger.ledger(run.events),

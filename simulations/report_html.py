@@ -136,6 +136,14 @@ def _colours(values: Sequence[str]) -> str:
     return "".join(f".c{index}{{--c:{value}}}" for index, value in enumerate(values))
 
 
+def _shades() -> str:
+    """Four steps of gain and of loss: numbers stay readable on them in both colour schemes."""
+    sides = (("up", "42,111,187"), ("down", "194,80,10"))
+    return "".join(
+        f".{side}{step}{{background:rgba({colour},.{14 * step})}}" for side, colour in sides for step in range(1, 5)
+    )
+
+
 STYLE = f"""
 :root{{color-scheme:light dark;--page:#fff;--ink:#1b1f24;--soft:#59636e;--line:#d5dae0;--heat:#1f5fa8;--free:#d5dae0;
 --note:#fff3d1;--note-line:#b07a00;--fault:#fde7e7;--fault-line:#b3261e}}
@@ -185,5 +193,8 @@ svg .soft{{fill:var(--soft)}}
 .free{{--c:var(--free)}}
 .cell{{fill:var(--heat)}}
 .empty{{fill:none;stroke:var(--line);stroke-dasharray:2 3}}
+.matrix td,.matrix th{{padding:.2rem .45rem}}
+{_shades()}
+.picked{{outline:2px solid var(--ink);outline-offset:-2px;font-weight:600}}
 .marked{{fill:none;stroke:var(--ink);stroke-width:1.5}}
 """

@@ -88,16 +88,18 @@ def by_client(events: Iterable[Event]) -> dict[object, Crossed]:
     return dict(sorted(found.items(), key=lambda item: (number(item[0]) or 0.0, str(item[0]))))
 
 
-def faults(events: Iterable[Event]) -> list[Html]:
-    """Return the warnings and the refused replies, in order."""
+def faults(events: Sequence[Event]) -> list[Html]:
+    """Return the warnings and the refused replies, in order; with the targets that refused a donor."""
     parts = []
     for event_name, title, columns in (
         ("warning", "Warnings", ("client", "text")),
-        ("refused", "Refused replies", ("arm", "round", "client", "type", "reason")),
+        ("refused", "Refused replies", ("arm", "round", "client", "type", "target", "reason")),
     ):
-        rows = [[word(event.get(name)) for name in columns] for event in events if event["event"] == event_name]
-        if rows:
-            parts += [tag("h3", title), table(columns, rows, words=("arm", "type", "text", "reason"))]
+        found = [event for event in events if event["event"] == event_name]
+        shown = [name for name in columns if name != "target" or any("target" in event for event in found)]
+        if found:
+            rows = [[word(event.get(name)) for name in shown] for event in found]
+            parts += [tag("h3", title), table(shown, rows, words=("arm", "type", "text", "reason"))]
     return parts
 
 

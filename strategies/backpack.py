@@ -1,96 +1,81 @@
 """Back-Pack: the server brokers backbones. It collects scores, routes those of N donors to each target, and keeps none.
 
     arm donor      every client learns its task with ``selection.donor-fraction`` of its data, and prunes what it can spare
-    arm control    every client learns its task from scratch, with ``data.train-fraction``; donors are scored by this model
-    publish        one donor after the other sends its backbone; the server hands it to the targets, which score and keep it
+    arm control    every client learns its task from scratch, with ``data.train-fraction``
+    arm own        the same for ``selection.own-epochs``: the model that donors are compared with, and a second control
+    sketch         every client tells 2 KB of its model; a target is to score the donors with the most similar ones
+    score          one donor after the other sends its backbone; the server hands it to its targets, which score and keep it
     choose         the best N by ``selection.scorer``; none, where a short training without a donor validates better
-    arm backpack   every target learns its task on top of the chosen ones, with the settings and epochs of the control
+    arm backpack   every target learns its task on top of the chosen ones, for as many epochs as the control
 
-A backbone crosses the server in one exchange and is forgotten; a target keeps what it was sent, by its hash, so that nothing
-is sent twice. A donor that fails, or sends what does not fit its manifest or the target's model, is left out, with an event;
-the target takes the next best.
+A donor that fails, or sends what does not fit, is left out, with an event; the target takes the next best.
 
 Source: Pick-a-back (ECCV 2024) for one donor: selection by decision patterns (ModelDiff, ISSTA 2021), and the target's task on
 top by CPG (NeurIPS 2019). The released code takes the largest distance (scorer ``modeldiff-released``), and lets only the side
-with a donor grow; here both sides have the same parameters, steps and settings.
+with a donor grow; here both sides have the same parameters and steps, and each the learning rate that is best for it
+(``selection.rate``).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import Message
 
-from config import LOCAL_SCORERS
+from strategies.broker import CONTROL, DONOR, OWN, TARGET, Ledger, provide, pull, refuse, score, with_donors
 from strategies.job import Job
 from strategies.mailbox import Reply
-from strategies.protocol import (
-    BACKBONE,
-    DONORS,
-    FACTS,
-    MANIFEST,
-    MASK,
-    NONE,
-    SCORE,
-    SCORERS,
-    TRAIN_TASK,
-    ClientInfo,
-    Manifest,
-    digest,
-    to_arrays,
-)
-from strategies.selection.ranking import inside_first
-from strategies.selection.rules import random_rank, same_modality_random_rank
-
-DONOR, CONTROL, TARGET = "donor", "control", "backpack"
-TUNE = "few-step"
-
-
-@dataclass
-class Ledger:
-    """What the broker remembers of one run of selection: manifests, scores and who holds what. No weights.
-
-    Attributes:
-        manifests: by donor.
-        scores: by target, donor and scorer.
-        held: hashes of the backbones that each target keeps.
-    """
-
-    manifests: dict[int, Manifest] = field(default_factory=dict)
-    scores: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
-    held: dict[int, set[str]] = field(default_factory=dict)
+from strategies.protocol import FACTS, METRICS, TRAIN_TASK, ClientInfo
+from strategies.routing import candidates, choose, clusters, is_candidate, rank
+from strategies.shortlist import shortlists
 
 
 def run(job: Job) -> None:
     """Learn donors and controls, then route, and learn on top."""
-    settings = job.config.selection
+    settings, truth = job.config.selection, {}
     clients = list(job.mailbox.clients.values())
-    learn(job, DONOR, clients, epochs=settings.donor_epochs, train_fraction=settings.donor_fraction, later=1)
-    learn(job, CONTROL, clients, epochs=job.config.continual.epochs)
+    if settings.scorer != "none" or settings.routing == "all-pairs":
+        learn(job, DONOR, clients, epochs=settings.donor_epochs, train_fraction=settings.donor_fraction, later=1)
+    learn(job, CONTROL, clients)
+    if settings.own_epochs:
+        learn(job, OWN, clients, epochs=settings.own_epochs)
     if settings.routing == "all-pairs":
-        for donor in clients:
-            learn_from_one(job, donor, [target for target in clients if is_candidate(job, target, donor)])
-    begun = job.progress.begin(TARGET)
-    if begun.finished:
+        truth = measure(job, clients)
+    if job.progress.begin(TARGET).finished:
         return
-    ledger = collect(job, clients)
-    chosen = {target.partition_id: choose(job, target, ledger) for target in clients}
-    train_on(job, TARGET, chosen, ledger)
+    ledger = Ledger()
+    if settings.scorers:
+        score(job, shortlists(job) if settings.shortlist else everyone(job), ledger)
+    groups = clusters(job, ledger) if settings.routing == "cluster" else None
+    routes = {}
+    for target in clients:
+        order = rank(job, target, ledger, truth)
+        own = groups[target.partition_id] if groups else set(order)
+        routes[target.partition_id] = choose(job, target, [donor for donor in order if donor in own], ledger)
+    learn_on(job, TARGET, routes, ledger)
     job.progress.finish(TARGET)
 
 
-def learn(job: Job, arm: str, clients: list[ClientInfo], **fields: object) -> None:
-    """Let every client learn its task without a donor; the control is evaluated."""
-    if job.progress.begin(arm).finished:
-        return
-    told = [job.instruction(client, arm, round=1, **fields) for client in clients]
+def everyone(job: Job) -> dict[int, list[int]]:
+    """Let each target score every candidate."""
+    infos = job.mailbox.clients
+    return {own: [donor.partition_id for donor in candidates(job, target)] for own, target in infos.items()}
+
+
+def learn(job: Job, arm: str, clients: Sequence[ClientInfo], **fields: object) -> dict[int, float]:
+    """Let every client learn its task without a donor; return test accuracies by client, of an arm other than the donors'."""
+    begun = job.progress.begin(arm)
+    if begun.finished:
+        return _read(begun.arrays)
+    told = [
+        job.instruction(client, arm, **{"round": 1, "epochs": job.config.continual.epochs, **fields}) for client in clients
+    ]
     finish(job, arm, job.mailbox.ask([job.message(TRAIN_TASK, one, None) for one in told], lambda client: {}))
-    if arm == CONTROL:
-        evaluate(job, arm, clients)
+    found = evaluate(job, arm, clients) if arm != DONOR else {}
+    job.progress.save(arm, 1, _written(found))
     job.progress.finish(arm)
+    return found
 
 
 def finish(job: Job, arm: str, replies: list[Reply]) -> None:
@@ -99,199 +84,103 @@ def finish(job: Job, arm: str, replies: list[Reply]) -> None:
     job.record_learned(replies, arm, 1)
 
 
-def evaluate(job: Job, arm: str, clients: Iterable[ClientInfo]) -> None:
-    """Evaluate what clients learned in an arm."""
-    clients = list(clients)
+def evaluate(job: Job, arm: str, clients: Iterable[ClientInfo]) -> dict[int, float]:
+    """Evaluate what clients learned in an arm; return the balanced accuracy of each on its test examples."""
+    clients, found = list(clients), {}
     for split in ("val", "test") if job.config.run.evaluate_every else ("test",):
-        job.evaluate_tasks([job.instruction(client, arm, round=1, split=split) for client in clients])
+        for reply in job.evaluate_tasks([job.instruction(client, arm, round=1, split=split) for client in clients]):
+            (accuracy,) = reply.message.content.metric_records[METRICS]["balanced-accuracy"]  # type: ignore[misc]
+            found[reply.client.partition_id] = float(accuracy)
+    return found
 
 
-def is_candidate(job: Job, target: ClientInfo, donor: ClientInfo) -> bool:
-    """Say whether a target may learn on top of a donor."""
-    settings = job.config.selection
-    if donor.partition_id == target.partition_id:
-        return False
-    if donor.modality == target.modality:
-        return True
-    return settings.across and not (settings.exclude_twins and donor.classes == target.classes)
+def measure(job: Job, clients: Sequence[ClientInfo]) -> dict[tuple[int, int], float]:
+    """Let every target learn on top of every donor, and of none, ``selection.repeats`` times.
+
+    Returns:
+        Mean test accuracy by (donor, target); where both are the same client, without a donor.
+    """
+    found: dict[tuple[int, int], list[float]] = {}
+    for repeat in range(job.config.selection.repeats):
+        suffix = f"-{repeat}" if repeat else ""
+        for target, accuracy in learn(job, f"{CONTROL}{suffix}", clients, repeat=repeat).items():
+            found.setdefault((target, target), []).append(accuracy)
+        for donor in clients:
+            arm = f"pair-{donor.partition_id:03d}{suffix}"
+            targets = [target for target in clients if is_candidate(job, target, donor)]
+            for target, accuracy in learn_from_one(job, arm, donor, targets, repeat).items():
+                found.setdefault((donor.partition_id, target), []).append(accuracy)
+    return {pair: sum(values) / len(values) for pair, values in found.items()}
 
 
-def pull(job: Job, donor: ClientInfo) -> tuple[Manifest, dict[str, np.ndarray]] | None:
-    """Ask a donor for its backbone, and check it; None, with an event: it failed, or what came is not what it says."""
-    settings = job.config.selection
-    told = job.instruction(donor, DONOR, round=1, share=job.config.strategy.share, train_fraction=settings.donor_fraction)
-    replies = job.mailbox.ask([job.message(BACKBONE, told, None)], lambda client: shapes(job, client), may_fail=True)
-    if not replies:
-        return None
-    try:
-        manifest = Manifest.from_json(str(replies[0].message.content.config_records[MANIFEST]["json"]))
-        found = digest(replies[0].arrays)
-        if (manifest.sha256, manifest.partition_id, manifest.modality) != (found, donor.partition_id, donor.modality):
-            raise ValueError(
-                f"the manifest says client {manifest.partition_id}, {manifest.modality}, hash {manifest.sha256[:16]}; found "
-                f"client {donor.partition_id}, {donor.modality}, hash {found[:16]}"
-            )
-    except (KeyError, ValueError) as error:
-        refuse(job, donor, str(error))
-        return None
-    job.mailbox.record("backbone", arm=DONOR, client=donor.partition_id, sha256=found, validation=manifest.validation)
-    return manifest, replies[0].arrays
-
-
-def shapes(job: Job, client: ClientInfo) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the arrays and masks that a donor must answer with."""
-    arrays = job.initial(client, job.config.strategy.share)
-    owned = job.initial(client, "weights")
-    return {name: value.shape for name, value in arrays.items()} | {
-        MASK + name: (math.ceil(value.size / 8),) for name, value in owned.items()
-    }
-
-
-def refuse(job: Job, donor: ClientInfo, reason: str, target: int | None = None) -> None:
-    """Record that a donor is left out, by a target or, None, by the server."""
-    by = {} if target is None else {"target": target}
-    job.mailbox.record("refused", type=BACKBONE, arm=DONOR, round=1, client=donor.partition_id, reason=reason, **by)
-
-
-def collect(job: Job, clients: list[ClientInfo]) -> Ledger:
-    """Hand every donor's backbone to the targets that may want it, and return their scores."""
-    settings, ledger = job.config.selection, Ledger()
-    if settings.scorer not in LOCAL_SCORERS:
-        return ledger
-    scorers = list(dict.fromkeys([settings.scorer, *filter(None, settings.also.split(","))]))
-    for donor in clients:
-        targets = [target for target in clients if is_candidate(job, target, donor)]
-        came = pull(job, donor) if targets else None
-        if came is None:
-            continue
-        manifest, arrays = came
-        ledger.manifests[donor.partition_id] = manifest
-        sent = to_arrays(arrays)
+def learn_from_one(job: Job, arm: str, donor: ClientInfo, targets: list[ClientInfo], repeat: int) -> dict[int, float]:
+    """Let all targets learn on top of one donor: a column of the transfer matrix; return their test accuracies."""
+    begun = job.progress.begin(arm)
+    if not targets or begun.finished:
+        return _read(begun.arrays)
+    found: dict[int, float] = {}
+    if (came := pull(job, donor)) is not None:
+        manifest, sent = came
         messages = [
-            with_donors(score_message(job, target, scorers), [manifest], {manifest.sha256: sent}) for target in targets
+            with_donors(task_message(job, arm, target, repeat), [manifest], {manifest.sha256: sent}) for target in targets
         ]
+        learned = []
         for reply in job.mailbox.ask(messages, lambda client: {}, may_fail=True):
-            note(job, ledger, reply, donor)
-    return ledger
-
-
-def score_message(job: Job, target: ClientInfo, scorers: list[str]) -> Message:
-    """Return a request to score donors, by the model of the control."""
-    message = job.message(SCORE, job.instruction(target, CONTROL, round=1), None)
-    message.content[SCORERS] = ConfigRecord({"names": scorers})
-    return message
-
-
-def with_donors(message: Message, manifests: list[Manifest], arrays: Mapping[str, ArrayRecord]) -> Message:
-    """Put donors into a message, the best first: their manifests, and the arrays that the target does not have."""
-    message.content[DONORS] = ConfigRecord({"manifests": [manifest.to_json() for manifest in manifests]})
-    for sha256, record in arrays.items():
-        message.content[f"{DONORS}-{sha256}"] = record
-    return message
-
-
-def note(job: Job, ledger: Ledger, reply: Reply, donor: ClientInfo) -> None:
-    """Write down what a target says of a donor."""
-    target, told = reply.client.partition_id, reply.message.content.config_records.get(FACTS)
-    if told is not None:
-        refuse(job, donor, str(told["reason"]), target)
-        return
-    found = {name: value for name, value in reply.metrics.items() if name not in ("partition-id", "num-examples")}
-    ledger.scores.setdefault(target, {}).setdefault(donor.partition_id, {}).update(found)
-    ledger.held.setdefault(target, set()).add(ledger.manifests[donor.partition_id].sha256)
-    known = {name: value if math.isfinite(value) else None for name, value in found.items()}
-    job.mailbox.record("score", arm=TARGET, client=target, donor=donor.partition_id, scores=known)
-
-
-def choose(job: Job, target: ClientInfo, ledger: Ledger) -> list[int]:
-    """Return the donors of a target, the best first; empty: none, because there is none or none is better without."""
-    settings, infos = job.config.selection, job.mailbox.clients
-    order = rank(job, target, ledger)
-    best, tried = order[: settings.top], {}
-    if best and settings.abstain:
-        tried = try_out(job, target, infos[best[0]], ledger)
-        if tried and tried["none"] > tried["donor"] + settings.margin:
-            best = []
-    scores = ledger.scores.get(target.partition_id, {})
-    ranking = [[donor, _finite(scores.get(donor, {}).get(settings.scorer))] for donor in order]
-    facts = {f"tried_{name}": value for name, value in tried.items()}
-    job.mailbox.record("routing", arm=TARGET, client=target.partition_id, ranking=ranking, chosen=best, **facts)
-    return best
-
-
-def rank(job: Job, target: ClientInfo, ledger: Ledger) -> list[int]:
-    """Return the candidates of a target in the order of the scorer, inside its modality first."""
-    settings = job.config.selection
-    donors = [one for one in job.mailbox.clients.values() if is_candidate(job, target, one)]
-    if settings.scorer in LOCAL_SCORERS:
-        scores = ledger.scores.get(target.partition_id, {})
-        known = {one.partition_id: scores[one.partition_id][settings.scorer] for one in donors if one.partition_id in scores}
-        inside = {one.partition_id for one in donors if one.modality == target.modality}
-        usable = {donor: score for donor, score in known.items() if math.isfinite(score)}
-        return inside_first(usable, target.partition_id, inside)
-    modalities = {one.partition_id: one.modality for one in (*donors, target)}
-    if settings.scorer == "same-modality-random":
-        return same_modality_random_rank(target.partition_id, modalities, job.config.run.seed)
-    return random_rank(target.partition_id, list(modalities), job.config.run.seed)
-
-
-def try_out(job: Job, target: ClientInfo, donor: ClientInfo, ledger: Ledger) -> dict[str, float]:
-    """Return the validation of a short training on top of a donor, and without one; empty: the target could not tell."""
-    manifest, arrays = backbone_for(job, target, donor, ledger)
-    if manifest is None:
-        return {}
-    message = with_donors(score_message(job, target, [TUNE, NONE]), [manifest], arrays)
-    replies = job.mailbox.ask([message], lambda client: {}, may_fail=True)
-    if not replies or TUNE not in replies[0].metrics:
-        return {}
-    return {"donor": replies[0].metrics[TUNE], "none": replies[0].metrics[NONE]}
-
-
-def backbone_for(
-    job: Job, target: ClientInfo, donor: ClientInfo, ledger: Ledger
-) -> tuple[Manifest | None, dict[str, ArrayRecord]]:
-    """Return a donor's manifest and, unless the target holds it, its arrays; None: the donor failed."""
-    manifest = ledger.manifests.get(donor.partition_id)
-    if manifest is not None and manifest.sha256 in ledger.held.get(target.partition_id, ()):
-        return manifest, {}
-    came = pull(job, donor)
-    if came is None:
-        return None, {}
-    ledger.manifests[donor.partition_id] = came[0]
-    return came[0], {came[0].sha256: to_arrays(came[1])}
-
-
-def train_on(job: Job, arm: str, chosen: Mapping[int, list[int]], ledger: Ledger) -> None:
-    """Let targets learn on top of their donors, each told of all of its in one message, and evaluate them."""
-    infos, messages = job.mailbox.clients, []
-    for target, donors in chosen.items():
-        manifests: list[Manifest] = []
-        arrays: dict[str, ArrayRecord] = {}
-        for donor in donors:
-            manifest, own = backbone_for(job, infos[target], infos[donor], ledger)
-            if manifest is not None:
-                manifests.append(manifest)
-                arrays |= own
-        told = job.instruction(infos[target], arm, round=1, epochs=job.config.continual.epochs)
-        messages.append(with_donors(job.message(TRAIN_TASK, told, None), manifests, arrays))
-    finish(job, arm, job.mailbox.ask(messages, lambda client: {}))
-    evaluate(job, arm, [infos[target] for target in chosen])
-
-
-def learn_from_one(job: Job, donor: ClientInfo, targets: list[ClientInfo]) -> None:
-    """Let all targets learn on top of one donor: a column of the transfer matrix."""
-    arm = f"pair-{donor.partition_id:03d}"
-    if not targets or job.progress.begin(arm).finished:
-        return
-    came = pull(job, donor)
-    if came is not None:
-        manifest, sent = came[0], to_arrays(came[1])
-        told = [job.instruction(target, arm, round=1, epochs=job.config.continual.epochs) for target in targets]
-        messages = [with_donors(job.message(TRAIN_TASK, one, None), [manifest], {manifest.sha256: sent}) for one in told]
-        finish(job, arm, job.mailbox.ask(messages, lambda client: {}))
-        evaluate(job, arm, targets)
+            if FACTS in reply.message.content.config_records and "reason" in reply.message.content[FACTS]:
+                refuse(job, donor, str(reply.message.content[FACTS]["reason"]), reply.client.partition_id)
+            else:
+                learned.append(reply)
+        if learned:
+            finish(job, arm, learned)
+            found = evaluate(job, arm, [reply.client for reply in learned])
+    job.progress.save(arm, 1, _written(found))
     job.progress.finish(arm)
+    return found
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def task_message(job: Job, arm: str, target: ClientInfo, repeat: int = 0) -> Message:
+    """Return a request to learn the task as the control does."""
+    told = job.instruction(target, arm, round=1, epochs=job.config.continual.epochs, repeat=repeat)
+    return job.message(TRAIN_TASK, told, None)
+
+
+def learn_on(job: Job, arm: str, routes: Mapping[int, Sequence[int]], ledger: Ledger) -> None:
+    """Let targets learn on top of their donors, each told of all of its in one message, and evaluate them.
+
+    Args:
+        job: the run.
+        arm: that the targets' state belongs to.
+        routes: donors of each target, the best first; the first ``selection.top`` that can be had are taken.
+        ledger: has scores, and who holds what.
+    """
+    infos, learned, top = job.mailbox.clients, [], job.config.selection.top
+    waiting = {target: list(donors) for target, donors in routes.items()}
+    while waiting:
+        messages, taken = [], {}
+        for target, donors in waiting.items():
+            manifests, arrays = provide(job, infos[target], [infos[donor] for donor in donors], ledger, top)
+            taken[target] = [manifest.partition_id for manifest in manifests]
+            messages.append(with_donors(task_message(job, arm, infos[target]), manifests, arrays))
+        again = {}
+        for reply in job.mailbox.ask(messages, lambda client: {}):
+            target = reply.client.partition_id
+            told = reply.message.content.config_records.get(FACTS)
+            if told is None or "reason" not in told:
+                job.mailbox.record("routed", arm=arm, client=target, donors=taken[target])
+                learned.append(reply)
+                continue
+            refused = int(str(told["donor"]))
+            refuse(job, infos[refused], str(told["reason"]), target)
+            ledger.held.get(target, set()).discard(ledger.manifests[refused].sha256)
+            again[target] = [donor for donor in waiting[target] if donor != refused]
+        waiting = again
+    finish(job, arm, learned)
+    evaluate(job, arm, [infos[target] for target in routes])
+
+
+def _written(accuracies: Mapping[int, float]) -> dict[str, np.ndarray]:
+    return {"clients": np.array(list(accuracies), np.int64), "accuracies": np.array(list(accuracies.values()), np.float64)}
+
+
+def _read(arrays: Mapping[str, np.ndarray]) -> dict[int, float]:
+    return dict(zip(arrays["clients"].tolist(), arrays["accuracies"].tolist(), strict=True)) if arrays else {}

@@ -10,6 +10,7 @@ message            to         carries                             answer
 ``train.round``    every      instruction, shared arrays or none  shared arrays, which numbers are the task's, metrics
 ``evaluate``       sampled    instruction, shared arrays or none  metrics of one split
 ``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
+``query.sketch``   every      instruction                         2 KB on its model
 ``query.score``    targets    instruction, donors' arrays         scores of each donor
 ``evaluate.tasks`` every      instruction                         metrics of each task learned so far
 =================  =========  ==================================  =====================================
@@ -38,6 +39,7 @@ TRAIN_JOINT = "train.joint"
 TRAIN_TASK = "train.task"
 TRAIN_ROUND = "train.round"
 BACKBONE = "query.backbone"
+SKETCH = "query.sketch"
 SCORE = "query.score"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
@@ -95,6 +97,7 @@ class Instruction:
         method: how to learn it: ``scratch``, or empty for ``continual.method``.
         goal: validation that the task should reach, for cpg.
         later: tasks to keep weights for, besides those of the stream.
+        repeat: number of a repetition with other random numbers, from 0.
         server_round: first round to train within the task, from 1; ``round`` numbers the rounds of all tasks, and their ends.
     """
 
@@ -115,6 +118,7 @@ class Instruction:
     method: str = ""
     goal: float = 0.0
     later: int = 0
+    repeat: int = 0
     server_round: int = 1
 
     def to_record(self) -> ConfigRecord:

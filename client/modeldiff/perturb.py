@@ -26,6 +26,25 @@ from client.modeldiff.probes import Probes
 PAD = 0
 
 
+def paired_with_copies(model: nn.Module, probes: Probes, how: str, seed: int) -> Probes:
+    """Return probes and copies as ``selection.pairing`` says; ``random``: the probes as they are.
+
+    Args:
+        model: the target's.
+        probes: of the target, with random pairs.
+        how: ``gradient``; ``words``, which for images is ``gradient``; ``hill-climb``; or ``random``.
+        seed: of everything random.
+    """
+    texts = probes.inputs.ndim == 2
+    if how == "random":
+        return probes
+    if how == "hill-climb":
+        return hill_climb(model, probes, seed=seed)
+    if not texts:
+        return pgd_images(model, probes, seed=seed)
+    return mutate_tokens(probes, seed=seed) if how == "words" else pgd_embeddings(model, probes, seed=seed)
+
+
 def pgd_images(
     model: nn.Module, probes: Probes, *, eps: float = 0.06, steps: int = 50, step_size: float = 0.01, seed: int = 0
 ) -> Probes:

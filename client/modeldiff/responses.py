@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 from client.modeldiff.outputs import outputs
 from client.modeldiff.probes import Probes, random_pairs
+from strategies.selection.sketches import PAIRS, Sketch
 
-PROBES, PAIRS = 256, 1000
+PROBES = 256
 FIRST_WORD = 5
 """Ids before it are of special tokens in the shipped vocabulary."""
 LONGEST = 12
-Responses = NDArray[np.float16]
 
 
 def common_probes(modality: str, *, side: int = 32, vocab_size: int = 0, max_tokens: int = 0, seed: int = 0) -> Probes:
@@ -53,7 +52,7 @@ def common_probes(modality: str, *, side: int = 32, vocab_size: int = 0, max_tok
     return Probes(inputs, torch.zeros(PROBES, dtype=torch.long), random_pairs(PROBES, PAIRS, seed))
 
 
-def response_sketch(model: nn.Module, probes: Probes, device: torch.device) -> Responses:
+def response_sketch(model: nn.Module, probes: Probes, device: torch.device) -> Sketch:
     """Return cosine distances of centred features of pairs, float16 (pairs,): 2 KB.
 
     Args:
@@ -65,16 +64,3 @@ def response_sketch(model: nn.Module, probes: Probes, device: torch.device) -> R
     features = F.normalize(features - features.mean(dim=0), dim=1)
     first, second = features[probes.pairs].unbind(dim=1)
     return np.asarray((1 - (first * second).sum(dim=1)).numpy(), dtype=np.float16)
-
-
-def response_similarity(a: Responses, b: Responses) -> float:
-    """Return the correlation of two sketches of one modality, in [-1, 1]; 0 if one of them is constant.
-
-    Raises:
-        ValueError: they have different shapes, or are not finite.
-    """
-    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError(f"found sketches of shapes {a.shape} and {b.shape}, expected one shape and finite values")
-    x, y = (value.astype(np.float64) - value.astype(np.float64).mean() for value in (a, b))
-    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / norms if norms > 0 else 0.0

@@ -16,14 +16,13 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from models.groups import LOCAL, Group, group_of
+from strategies.selection.sketches import SHAPES, SIZE, Sketch
 
-SIZE = 512
 GROUPS = (Group.BACKBONE, Group.ADAPTER)
-Sketch = NDArray[np.float16]
+assert len(GROUPS) == SHAPES["weights"][0]
 
 
 def sketch(model: nn.Module, initial: nn.Module, seed: int = 0, size: int = SIZE) -> Sketch:
@@ -58,19 +57,3 @@ def sketch(model: nn.Module, initial: nn.Module, seed: int = 0, size: int = SIZE
     if not np.isfinite(norm) or norm == 0:
         raise ValueError(f"the update of the model has norm {norm}, expected a finite number above 0: was it trained?")
     return (found / norm).astype(np.float16)
-
-
-def sketch_similarity(a: Sketch, b: Sketch, *, same_modality: bool = True) -> float:
-    """Return the cosine of two sketches, in [-1, 1]; across modalities, whose adapters differ, that of backbones alone.
-
-    Raises:
-        ValueError: they have different shapes, or are not finite.
-    """
-    if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"found sketches of shapes {a.shape} and {b.shape}, expected one shape (2, size)")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("found a sketch with values NaN or infinite, expected finite ones")
-    rows = slice(None) if same_modality else slice(0, 1)
-    x, y = (value[rows].astype(np.float64).ravel() for value in (a, b))
-    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / norms if norms > 0 else 0.0

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.continual.memory import digest
 from client.modeldiff.outputs import outputs
 from client.modeldiff.probes import Probes
 from models.groups import LOCAL, Group, copy_model, group_names, group_of, named_tensors, set_tensors
@@ -30,8 +29,6 @@ def candidate_model(
     donor_modality: str,
     target_model: nn.Module,
     target_modality: str,
-    *,
-    sha256: str = "",
 ) -> nn.Module:
     """Return B', which shares no tensor with the target's model but those of FROZEN.
 
@@ -41,15 +38,10 @@ def candidate_model(
         donor_modality: ``image`` or ``text``.
         target_model: the target's own, trained; where the donor has sent nothing, as of what never travels, its tensors stay.
         target_modality: as above.
-        sha256: what :func:`arrays_digest` gave at the donor; empty: not checked.
 
     Raises:
-        ValueError: the hash is another one; a tensor is missing, unknown, of another shape or kind, or not finite.
+        ValueError: a tensor is missing, unknown, of another shape or kind, or not finite.
     """
-    if sha256 and (found := arrays_digest(donor)) != sha256:
-        raise ValueError(
-            f"the donor's {len(donor)} arrays have hash {found}, expected {sha256}: they are not what was announced"
-        )
     aside = set() if donor_modality == target_modality else {Group.ADAPTER, Group.HEAD}
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in donor.items() if group_of(name) not in aside}
     came = {Group.BACKBONE} | {group_of(name) for name in tensors}
@@ -79,11 +71,6 @@ def resize_classifier(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         nn.Linear, like.shape[1], len(weight), device=like.device, dtype=like.dtype
     )
     model.get_submodule("head").classifier = new
-
-
-def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hash names, shapes and bits of arrays, whatever their order."""
-    return digest({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
 
 
 def paired(

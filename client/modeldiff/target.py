@@ -16,28 +16,10 @@ from client.modeldiff.outputs import outputs
 from client.modeldiff.probes import Probes
 from client.modeldiff.swap import candidate_model
 from client.modeldiff.tune import Budget, calibrate, start, tune
+from strategies.protocol import Manifest
 from strategies.selection.scorer import Candidate, Target
 
 Arm = Literal["swap", "calibrate"]
-
-
-@dataclass(frozen=True)
-class Donor:
-    """What came of one donor.
-
-    Attributes:
-        partition_id: of the donor.
-        modality: ``image`` or ``text``.
-        classes: names, in the order of its labels.
-        arrays: see :func:`client.modeldiff.swap.candidate_model`.
-        sha256: as announced; empty: not checked.
-    """
-
-    partition_id: int
-    modality: str
-    classes: tuple[str, ...]
-    arrays: Mapping[str, np.ndarray]
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +36,7 @@ class Ground:
         arm: ``calibrate``: candidates are calibrated before their outputs are taken; else as they came.
         calibration: budget of that.
         tuning: budget of ``Candidate.tune``.
+        alone: the same without a donor.
         seed: of everything random in scorers.
         device: where the models are.
     """
@@ -67,6 +50,7 @@ class Ground:
     arm: Arm = "swap"
     calibration: Budget = field(default_factory=lambda: Budget(epochs=6))
     tuning: Budget = field(default_factory=Budget)
+    alone: Budget = field(default_factory=Budget)
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -77,14 +61,19 @@ def make_target(ground: Ground) -> Target:
     return Target(ground.probes.labels, len(ground.classes), ground.probes.pairs, own, ground.seed)
 
 
-def make_candidate(ground: Ground, donor: Donor) -> Candidate:
+def make_candidate(ground: Ground, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Candidate:
     """Return a candidate. Its ``tune`` trains each time it is called, with the same result.
 
+    Args:
+        ground: of the target.
+        manifest: of the donor.
+        arrays: the donor's, see :func:`client.modeldiff.swap.candidate_model`.
+
     Raises:
-        ValueError: the donor's arrays are not what was announced, or do not fit; nothing of them was used then.
+        ValueError: the donor's arrays do not fit; nothing of them was used then.
     """
-    model = candidate_model(donor.arrays, donor.modality, ground.own, ground.modality, sha256=donor.sha256)
-    same_modality, same_classes = donor.modality == ground.modality, donor.classes == ground.classes
+    model = candidate_model(arrays, manifest.modality, ground.own, ground.modality)
+    same_modality, same_classes = manifest.modality == ground.modality, manifest.classes == ground.classes
     # A head that did not come is the target's own in B', and for its classes.
     beginning = start(model, ground.fresh, same_modality=same_modality, same_classes=same_classes)
     if ground.arm == "calibrate":
@@ -92,9 +81,9 @@ def make_candidate(ground: Ground, donor: Donor) -> Candidate:
             model.head = beginning.head
         model = calibrate(model, ground.data, ground.calibration)
     found = outputs(model, ground.probes, ground.device, ground.data.precision)
-    return Candidate(donor.partition_id, same_modality, found, partial(tune, beginning, ground.data, ground.tuning))
+    return Candidate(manifest.partition_id, same_modality, found, partial(tune, beginning, ground.data, ground.tuning))
 
 
 def tune_without(ground: Ground) -> float:
-    """Return what ``Candidate.tune`` would return without a donor: the target's fresh model, by the same steps."""
-    return tune(ground.fresh, ground.data, ground.tuning)
+    """Return what ``Candidate.tune`` would return without a donor: the target's fresh model, by as many steps."""
+    return tune(ground.fresh, ground.data, ground.alone)

@@ -17,9 +17,6 @@ Source: Li et al., "ModelDiff: Testing-Based DNN Similarity Comparison for Model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,11 +25,7 @@ from torch.nn import functional as F
 from strategies.selection.features import centred, exact
 from strategies.selection.scorer import Candidate, Outputs, Target
 
-TIE = 2.0
-"""Bootstrap standard deviations that the best candidate must lead by. 2 rather than 1.64 (5 % on one side), because the two
-are picked for their scores, and pairs that share a probe are not independent: both make the bootstrap too sure. A tie costs
-only a closer look at both."""
-RESAMPLES = 1000
+RESAMPLES = 200
 
 
 def score(target: Target, candidate: Candidate) -> float:
@@ -87,63 +80,19 @@ def similarity(a: Tensor, b: Tensor) -> float:
     return min(1.0, float(a @ b) / length) if length > 0 else 0.0
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How far the similarities of some candidates depend on which pairs were drawn.
-
-    Attributes:
-        mean: of the similarity over the resamples, by partition id.
-        std: its standard deviation, by partition id.
-        best: candidate of the largest similarity on all pairs.
-        gap: similarity of the best less that of the second on all pairs; None with one candidate.
-        gap_std: its standard deviation over the resamples; None with one candidate.
-        tie: gap <= TIE * gap_std; False with one candidate.
-    """
-
-    mean: dict[int, float]
-    std: dict[int, float]
-    best: int
-    gap: float | None
-    gap_std: float | None
-    tie: bool
-
-
-def bootstrap(
-    target: Target, candidates: Sequence[Candidate], outputs_ddv: Callable[[Outputs, Tensor], Tensor] = ddv_features
-) -> Spread:
-    """Score the candidates on resampled pairs, the same ones for all.
-
-    Args:
-        target: its seed draws the resamples.
-        candidates: at least one; of one modality, or calibrated, so that their scores can be compared.
-        outputs_ddv: `ddv_features`, or `ddv_logits`.
+def resampled(target: Target, candidate: Candidate) -> list[float]:
+    """Score a candidate on RESAMPLES resamples of the pairs, the same ones for all candidates of a target.
 
     Raises:
-        ValueError: there is no candidate, or no pair.
+        ValueError: there is no pair.
     """
     p = len(target.pairs)
-    if not candidates or not p:
-        raise ValueError(f"found {len(candidates)} candidates and {p} pairs: expected at least one of each")
+    if not p:
+        raise ValueError("found no pairs of probes, expected at least one")
     rng = np.random.default_rng(target.seed)
     times_RP = torch.from_numpy(rng.multinomial(p, np.full(p, 1 / p), size=RESAMPLES)).double()
-    times_RP = torch.cat([torch.ones(1, p, dtype=torch.float64), times_RP])  # all pairs, then the resamples
-    own_P = outputs_ddv(target.own, target.pairs)
-    others_CP = torch.stack([outputs_ddv(candidate.outputs, target.pairs) for candidate in candidates])
-    length_RC = ((times_RP @ own_P**2)[:, None] * (times_RP @ others_CP.T**2)).sqrt()
-    dot_RC = times_RP @ (own_P * others_CP).T
-    scores_RC = torch.where(length_RC > 0, dot_RC / length_RC.where(length_RC > 0, 1.0), 0.0).clamp(max=1.0)
-    all_pairs, resampled = scores_RC[0].tolist(), scores_RC[1:]
-    ids = [candidate.partition_id for candidate in candidates]
-    places = sorted(range(len(ids)), key=lambda place: (-all_pairs[place], ids[place]))
-    gap = gap_std = None
-    if len(ids) > 1:
-        gap = all_pairs[places[0]] - all_pairs[places[1]]
-        gap_std = float((resampled[:, places[0]] - resampled[:, places[1]]).std())
-    return Spread(
-        mean=dict(zip(ids, resampled.mean(0).tolist(), strict=True)),
-        std=dict(zip(ids, resampled.std(0).tolist(), strict=True)),
-        best=ids[places[0]],
-        gap=gap,
-        gap_std=gap_std,
-        tie=gap is not None and gap_std is not None and gap <= TIE * gap_std,
-    )
+    own_P, other_P = (ddv_features(outputs, target.pairs) for outputs in (target.own, candidate.outputs))
+    length_R = ((times_RP @ own_P**2) * (times_RP @ other_P**2)).sqrt()
+    dot_R = times_RP @ (own_P * other_P)
+    found: list[float] = torch.where(length_R > 0, dot_R / length_R.where(length_R > 0, 1.0), 0.0).clamp(max=1.0).tolist()
+    return found

@@ -6,7 +6,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import kendalltau, spearmanr
+
+TIE = 2.0
+"""Bootstrap standard deviations that the best candidate must lead by. 2 rather than 1.64 (5 % on one side), because the two
+are picked for their scores, and pairs that share a probe are not independent: both make the bootstrap too sure. A tie costs
+only a closer look at both."""
 
 
 def order(scores: Mapping[int, float], target: int) -> list[int]:
@@ -67,6 +73,20 @@ def abstain(ranked: Sequence[int], accuracies: Mapping[int, float], none: float,
     if not math.isfinite(none):
         raise ValueError(f"validation accuracy without a donor: found {none}, expected a finite number")
     return [donor for donor in ranked if accuracies.get(donor, math.nan) > none + margin]
+
+
+def is_tie(gap: float, first: Sequence[float], second: Sequence[float]) -> bool:
+    """Say whether two scores are too close to tell which is larger: gap <= TIE standard deviations of the gap.
+
+    >>> is_tie(0.1, [0.5, 0.6, 0.7], [0.4, 0.5, 0.6]), is_tie(0.1, [0.5, 0.6, 0.7], [0.7, 0.6, 0.5])
+    (False, True)
+
+    Args:
+        gap: between the two scores on all pairs, >= 0.
+        first: the larger one on resampled pairs.
+        second: the smaller one on the same resamples.
+    """
+    return gap <= TIE * float(np.std(np.subtract(first, second), ddof=1))
 
 
 @dataclass(frozen=True)

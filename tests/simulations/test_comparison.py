@@ -4,7 +4,7 @@ import json
 import pytest
 
 from config import ConfigError, flatten, parse, to_toml
-from simulations.comparison import HEADINGS, STREAM_HEADINGS, lines, main, mean_per_client, read_run, render, wilcoxon_p
+from simulations.comparison import HEADINGS, STREAM_HEADINGS, lines, main, mean_per_client, read_run, render
 
 
 def finished(tmp_path, name, seed, accuracies, controls=None, **flat):
@@ -53,11 +53,6 @@ def test_a_seed_given_twice_is_refused(tmp_path):
 
 def test_only_clients_of_every_seed_are_averaged():
     assert mean_per_client([{0: 0.2, 1: 0.4}, {0: 0.4}]) == {0: pytest.approx(0.3)}
-
-
-def test_wilcoxon_against_known_value():
-    assert wilcoxon_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 2**6)
-    assert wilcoxon_p([0.0, 0.0]) is None
 
 
 def test_formats(tmp_path, capsys):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from client.modeldiff.responses import common_probes, response_similarity, response_sketch
+from client.modeldiff.responses import common_probes, response_sketch
+from strategies.selection.sketches import similarity
 from tests.client.modeldiff.helpers import CPU, model_of
 
 SIZES = {"side": 16, "vocab_size": 30, "max_tokens": 10}
@@ -32,8 +33,8 @@ def test_sketch_tells_models_apart_and_fits_two_kilobytes(modality: str) -> None
     probes = common_probes(modality, **SIZES)
     a, b = (response_sketch(m, probes, CPU) for m in (model, other))
     assert a.nbytes <= 2048
-    assert response_similarity(a, a) == pytest.approx(1.0)
-    assert response_similarity(a, b) < 0.9
+    assert similarity(a, a) == pytest.approx(1.0)
+    assert similarity(a, b) < 0.9
 
 
 def test_order_of_classes_does_not_matter() -> None:
@@ -47,15 +48,15 @@ def test_order_of_classes_does_not_matter() -> None:
 
 def test_similarity_by_hand() -> None:
     a = np.array([0.0, 1.0, 2.0], np.float16)
-    assert response_similarity(a, a * 2 + 1) == pytest.approx(1.0)
-    assert response_similarity(a, a[::-1]) == pytest.approx(-1.0)
-    assert response_similarity(a, np.ones(3, np.float16)) == 0.0
+    assert similarity(a, a * 2 + 1) == pytest.approx(1.0)
+    assert similarity(a, a[::-1]) == pytest.approx(-1.0)
+    assert similarity(a, np.ones(3, np.float16)) == 0.0
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):
-        response_similarity(np.ones(3, np.float16), np.ones(2, np.float16))
-    with pytest.raises(ValueError, match="finite values"):
-        response_similarity(np.full(3, np.nan, np.float16), np.ones(3, np.float16))
+        similarity(np.ones(3, np.float16), np.ones(2, np.float16))
+    with pytest.raises(ValueError, match="expected finite ones"):
+        similarity(np.full(3, np.nan, np.float16), np.ones(3, np.float16))
     with pytest.raises(ValueError, match="found modality 'text' with 3 token ids and 10 tokens"):
         common_probes("text", vocab_size=3, max_tokens=10)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from client.modeldiff.sketch import sketch, sketch_similarity
+from client.modeldiff.sketch import sketch
+from strategies.selection.sketches import similarity
 from tests.client.modeldiff.helpers import model_of
 
 
@@ -29,9 +30,9 @@ def test_cosine_is_kept(shared: float) -> None:
     initial = model_of("image")
     a, b = (sketch(trained(initial, shared, seed), initial) for seed in (1, 2))
     assert a.nbytes == 2048
-    assert sketch_similarity(a, b) == pytest.approx(shared, abs=0.12)  # 4 of 1 / sqrt(1024)
-    assert sketch_similarity(a, b, same_modality=False) == pytest.approx(shared, abs=0.17)
-    assert sketch_similarity(a, a) == pytest.approx(1.0)
+    assert similarity(a, b) == pytest.approx(shared, abs=0.12)  # 4 of 1 / sqrt(1024)
+    assert similarity(a, b, same_modality=False) == pytest.approx(shared, abs=0.17)
+    assert similarity(a, a) == pytest.approx(1.0)
 
 
 def test_sums_of_positive_numbers_keep_the_cosine_too() -> None:
@@ -42,7 +43,7 @@ def test_sums_of_positive_numbers_keep_the_cosine_too() -> None:
             for parameter, begun in zip(models[-1].parameters(), initial.parameters(), strict=True):
                 parameter.copy_(begun + (parameter - begun).abs())
     a, b = (sketch(model, initial) for model in models)
-    assert sketch_similarity(a, b) == pytest.approx(2 / torch.pi, abs=0.12)  # of two half-normal vectors
+    assert similarity(a, b) == pytest.approx(2 / torch.pi, abs=0.12)  # of two half-normal vectors
 
 
 def test_across_modalities_backbones_alone_are_compared() -> None:
@@ -52,8 +53,8 @@ def test_across_modalities_backbones_alone_are_compared() -> None:
             for name, parameter in model.backbone.named_parameters():
                 parameter += 0.01 * len(name)
     a, b = sketch(image, model_of("image")), sketch(trained_adapter(text), model_of("text"))
-    assert sketch_similarity(a, b, same_modality=False) == pytest.approx(1.0, abs=1e-3)
-    assert sketch_similarity(a, b) < 0.9
+    assert similarity(a, b, same_modality=False) == pytest.approx(1.0, abs=1e-3)
+    assert similarity(a, b) < 0.9
 
 
 def trained_adapter(model: nn.Module) -> nn.Module:
@@ -77,7 +78,7 @@ def test_head_and_what_never_travels_are_left_out() -> None:
 def test_seed_decides_places_and_signs() -> None:
     initial = model_of("image")
     model = trained(initial, 0.5, 1)
-    assert abs(sketch_similarity(sketch(model, initial, seed=0), sketch(model, initial, seed=1))) < 0.2
+    assert abs(similarity(sketch(model, initial, seed=0), sketch(model, initial, seed=1))) < 0.2
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -88,6 +89,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
         sketch(trained(model_of("text"), 0.0, 1), initial)
     a = sketch(trained(initial, 0.0, 1), initial)
     with pytest.raises(ValueError, match=r"shapes \(2, 512\) and \(2, 64\)"):
-        sketch_similarity(a, a[:, :64])
+        similarity(a, a[:, :64])
     with pytest.raises(ValueError, match="NaN or infinite"):
-        sketch_similarity(a, a * np.float16("nan"))
+        similarity(a, a * np.float16("nan"))

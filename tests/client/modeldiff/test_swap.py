@@ -8,7 +8,7 @@ import torch
 
 from client.modeldiff.outputs import outputs
 from client.modeldiff.probes import random_pairs
-from client.modeldiff.swap import arrays_digest, candidate_model, paired
+from client.modeldiff.swap import candidate_model, paired
 from models.groups import Group, group_of, named_tensors
 from tests.client.modeldiff.helpers import ALL, CASES, CPU, arrays_of, model_of, probes_of
 
@@ -105,15 +105,6 @@ def damaged(kind: str) -> dict[str, np.ndarray]:
 def test_damaged_arrays_are_refused(kind: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         candidate_model(damaged(kind), "image", model_of("image"), "image")
-
-
-def test_arrays_are_those_that_were_announced() -> None:
-    arrays, target = arrays_of(model_of("image", seed=1)), model_of("image")
-    announced = arrays_digest(dict(reversed(arrays.items())))
-    candidate_model(arrays, "image", target, "image", sha256=announced)
-    arrays["backbone.latents"][0, 0] += 1e-3
-    with pytest.raises(ValueError, match=rf"have hash [0-9a-f]{{64}}, expected {announced}"):
-        candidate_model(arrays, "image", target, "image", sha256=announced)
 
 
 def test_paired_models_see_their_own_modality() -> None:

@@ -11,8 +11,10 @@ from client.continual.train import Optimisation
 from client.modeldiff import target as module
 from client.modeldiff.outputs import outputs
 from client.modeldiff.probes import choose
-from client.modeldiff.target import Donor, Ground, make_candidate, make_target, tune_without
+from client.modeldiff.target import Ground, make_candidate, make_target, tune_without
 from client.modeldiff.tune import Budget, tune
+from models.arrays import Arrays
+from strategies.protocol import Manifest
 from tests.client.continual.helpers import separable
 from tests.client.modeldiff.helpers import CPU, arrays_of, model_of
 
@@ -23,13 +25,22 @@ def ground(**changes: object) -> Ground:
     data = separable(1)
     own, fresh = model_of("image", num_classes=3, seed=5), model_of("image", num_classes=3)
     found = Ground(
-        "image", ("a", "b", "c"), own, fresh, data, choose(data.train, 9, 0), calibration=QUICK, tuning=QUICK, seed=7
+        "image",
+        ("a", "b", "c"),
+        own,
+        fresh,
+        data,
+        choose(data.train, 9, 0),
+        calibration=QUICK,
+        tuning=QUICK,
+        alone=QUICK,
+        seed=7,
     )
     return replace(found, **changes)  # type: ignore[arg-type]
 
 
-def donor(modality: str = "image", classes: tuple[str, ...] = ("a", "b", "c"), sha256: str = "") -> Donor:
-    return Donor(4, modality, classes, arrays_of(model_of(modality, num_classes=len(classes), seed=1)), sha256)
+def donor(modality: str = "image", classes: tuple[str, ...] = ("a", "b", "c")) -> tuple[Manifest, Arrays]:
+    return Manifest(4, modality, classes, 0.5, 9, ""), arrays_of(model_of(modality, num_classes=len(classes), seed=1))
 
 
 def test_target_is_its_own_models_outputs_on_the_probes() -> None:
@@ -44,7 +55,7 @@ def test_target_is_its_own_models_outputs_on_the_probes() -> None:
 
 def test_candidates() -> None:
     here = ground()
-    inside, stranger, across = (make_candidate(here, d) for d in (donor(), donor(classes=tuple("abcde")), donor("text")))
+    inside, stranger, across = (make_candidate(here, *d) for d in (donor(), donor(classes=tuple("abcde")), donor("text")))
     assert [c.same_modality for c in (inside, stranger, across)] == [True, True, False]
     assert inside.partition_id == 4
     own = model_of("image", num_classes=3, seed=1)
@@ -59,16 +70,11 @@ def test_candidates() -> None:
 def test_calibrated_candidates_have_the_targets_classes() -> None:
     here = ground(arm="calibrate")
     for found in (donor(), donor(classes=tuple("abcde")), donor("text")):
-        candidate = make_candidate(here, found)
+        candidate = make_candidate(here, *found)
         assert candidate.outputs.logits.shape == (9, 3)
-        plain = make_candidate(replace(here, arm="swap"), found)
+        plain = make_candidate(replace(here, arm="swap"), *found)
         assert not torch.equal(candidate.outputs.features, plain.outputs.features)
         assert candidate.tune() == plain.tune()  # from the donor as it came, not as calibrated
-
-
-def test_a_donor_that_is_not_what_was_announced_is_refused() -> None:
-    with pytest.raises(ValueError, match="arrays have hash"):
-        make_candidate(ground(), donor(sha256="0" * 64))
 
 
 def test_no_donor_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from strategies.selection import modeldiff, modeldiff_released
-from strategies.selection.modeldiff import bootstrap, ddv, ddv_features, ddv_logits, similarity
+from strategies.selection.modeldiff import ddv, ddv_features, ddv_logits, resampled, similarity
+from strategies.selection.ranking import is_tie
 from tests.strategies.selection.helpers import blobs, candidate, outputs, random_pairs, rotation, target
 
 
@@ -93,55 +95,46 @@ def test_the_released_rule_by_hand():
     assert modeldiff_released.score(chosen, candidate(other)) == pytest.approx(1 - 23 / (5 * math.sqrt(29)))
 
 
-def test_bootstrap_tells_a_clear_lead_from_a_tie():
+def test_resamples_tell_a_clear_lead_from_a_tie():
     labels, own = blobs(3)
     chosen = target(labels, own, random_pairs(60, 200))
-    near = outputs(own.features + 0.1 * blobs(0, seed=3)[1].features)
-    noise = [candidate(blobs(0, seed=seed)[1], partition_id=seed) for seed in (4, 5)]
-    clear = bootstrap(chosen, [*noise, candidate(near, 9)])
-    assert (clear.best, clear.tie) == (9, False)
-    assert clear.gap > 10 * clear.gap_std > 0
-    assert bootstrap(chosen, noise).tie
-    same = bootstrap(chosen, [candidate(near, 8), candidate(near, 7)])
-    assert (same.best, same.gap, same.gap_std, same.tie) == (7, 0, 0, True)
+    near = candidate(outputs(own.features + 0.1 * blobs(0, seed=3)[1].features))
+    noise = [candidate(blobs(0, seed=seed)[1]) for seed in (4, 5)]
+
+    def tie(*two):
+        first, second = sorted(two, key=lambda one: -modeldiff.score(chosen, one))
+        gap = modeldiff.score(chosen, first) - modeldiff.score(chosen, second)
+        return is_tie(gap, resampled(chosen, first), resampled(chosen, second))
+
+    assert not tie(near, noise[0])
+    assert tie(*noise)
+    assert tie(near, near)
 
 
-def test_bootstrap_of_the_mean_is_near_the_score_and_its_spread_falls_with_the_pairs():
+def test_the_mean_of_resamples_is_near_the_score_and_their_spread_falls_with_the_pairs():
     labels, own = blobs(2)
-    other = candidate(blobs(1, seed=1)[1])
-    spreads = []
+    other, spreads = candidate(blobs(1, seed=1)[1]), []
     for number in (50, 800):
         chosen = target(labels, own, random_pairs(60, number))
-        found = bootstrap(chosen, [other])
-        spreads.append(found.std[1])
-        assert found.mean[1] == pytest.approx(modeldiff.score(chosen, other), abs=2 * found.std[1] / math.sqrt(50))
-        assert (found.best, found.gap, found.gap_std, found.tie) == (1, None, None, False)
+        found = np.array(resampled(chosen, other))
+        spreads.append(found.std())
+        assert found.mean() == pytest.approx(modeldiff.score(chosen, other), abs=2 * found.std() / math.sqrt(50))
     assert 2.5 < spreads[0] / spreads[1] < 6.5  # sqrt 16 = 4
 
 
-def test_bootstrap_of_two_pairs_by_hand():
-    # DDVs (1, 2) and (1, 1): either pair twice gives 1; one of each, half of the time, 3 / sqrt 10.
-    own, other = outputs(logits=[[1.0, 0], [0, 1], [-1, 0]]), outputs(logits=[[1.0, 0], [0, 1], [0, 1]])
-    chosen = target([0, 1, 0], own, [[0, 1], [0, 2]])
-    found = bootstrap(chosen, [candidate(other)], ddv_logits)
+def test_resamples_of_two_pairs_by_hand():
+    # DDVs (1, 2) and (1, 1): either pair twice gives 1; one of each, half of the time, 3 / sqrt 10. The fourth probe centres.
+    own, other = outputs([[1.0, 0], [0, 1], [-1, 0], [0, -1]]), outputs([[1.0, 0], [0, 1], [0, -1], [-1, 0]])
+    chosen = target([0, 1, 0, 1], own, [[0, 1], [0, 2]])
+    found = resampled(chosen, candidate(other))
     low = 3 / math.sqrt(10)
-    assert found.mean[1] == pytest.approx((1 + low) / 2, abs=0.003)
-    assert found.std[1] == pytest.approx((1 - low) / 2, rel=0.05)
-    assert bootstrap(chosen, [candidate(other)], ddv_logits) == found  # the target's seed draws
+    assert {round(value, 6) for value in found} == {1.0, round(low, 6)}
+    assert np.mean(found) == pytest.approx((1 + low) / 2, abs=0.006)
+    assert resampled(chosen, candidate(other)) == found  # the target's seed draws
+    with pytest.raises(ValueError, match="no pairs"):
+        resampled(target([0, 1, 0, 1], own, np.empty((0, 2), int)), candidate(other))
 
 
-def test_bootstrap_scores_as_the_scorer_does():
+def test_resamples_of_a_constant_candidate():
     labels, own = blobs(2)
-    chosen = target(labels, own, random_pairs(60))
-    several = [candidate(blobs(1, seed=seed)[1], partition_id=seed) for seed in range(1, 5)]
-    scores = sorted((modeldiff.score(chosen, one) for one in several), reverse=True)
-    assert bootstrap(chosen, several).gap == pytest.approx(scores[0] - scores[1])
-    with pytest.raises(ValueError, match="0 candidates"):
-        bootstrap(chosen, [])
-
-
-def test_bootstrap_of_constant_candidates():
-    labels, own = blobs(2)
-    constant = outputs(torch.ones(60, 8))
-    found = bootstrap(target(labels, own, random_pairs(60)), [candidate(constant, 1), candidate(own, 2)])
-    assert (found.mean[1], found.std[1], found.best) == (0, 0, 2)
+    assert set(resampled(target(labels, own, random_pairs(60)), candidate(outputs(torch.ones(60, 8))))) == {0.0}

@@ -1,0 +1,176 @@
+"""What the broker of Back-Pack sends and checks: a donor's backbone crosses the server in one exchange and is forgotten.
+
+A target keeps what it was sent, by its hash, so that nothing is sent twice. A donor that fails, or sends what does not fit its
+manifest or the target's model, is left out, with an event.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message
+
+from strategies.job import Job
+from strategies.mailbox import Reply
+from strategies.protocol import (
+    BACKBONE,
+    DONORS,
+    FACTS,
+    MANIFEST,
+    MASK,
+    METRICS,
+    SCORE,
+    SCORERS,
+    ClientInfo,
+    Manifest,
+    digest,
+    to_arrays,
+)
+
+DONOR, CONTROL, OWN, TARGET = "donor", "control", "own", "backpack"
+RESAMPLED = "resampled"
+
+
+@dataclass
+class Ledger:
+    """What the broker remembers of one run of selection: manifests, scores and who holds what. No weights.
+
+    Attributes:
+        manifests: by donor.
+        scores: by target, donor and scorer; not finite: the candidate computes what is not.
+        resampled: by target and donor: the score of modeldiff on resampled pairs.
+        held: hashes of the backbones that each target keeps.
+    """
+
+    manifests: dict[int, Manifest] = field(default_factory=dict)
+    scores: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
+    resampled: dict[int, dict[int, list[float]]] = field(default_factory=dict)
+    held: dict[int, set[str]] = field(default_factory=dict)
+
+    def scored(self, target: int, scorer: str) -> dict[int, float]:
+        """Return a target's scores by donor."""
+        return {donor: found[scorer] for donor, found in self.scores.get(target, {}).items() if scorer in found}
+
+
+def pull(job: Job, donor: ClientInfo) -> tuple[Manifest, ArrayRecord] | None:
+    """Ask a donor for its backbone, and check it; None, with an event: it failed, or what came is not what it says."""
+    settings = job.config.selection
+    told = job.instruction(donor, DONOR, round=1, share=job.config.strategy.share, train_fraction=settings.donor_fraction)
+    replies = job.mailbox.ask([job.message(BACKBONE, told, None)], lambda client: shapes(job, client), may_fail=True)
+    if not replies:
+        return None
+    try:
+        manifest = Manifest.from_json(str(replies[0].message.content.config_records[MANIFEST]["json"]))
+        found = digest(replies[0].arrays)
+        if (manifest.sha256, manifest.partition_id, manifest.modality) != (found, donor.partition_id, donor.modality):
+            raise ValueError(
+                f"the manifest says client {manifest.partition_id}, {manifest.modality}, hash {manifest.sha256[:16]}; found "
+                f"client {donor.partition_id}, {donor.modality}, hash {found[:16]}"
+            )
+    except (KeyError, ValueError) as error:
+        refuse(job, donor, str(error))
+        return None
+    job.mailbox.record("backbone", arm=DONOR, client=donor.partition_id, sha256=found, validation=manifest.validation)
+    return manifest, to_arrays(replies[0].arrays)
+
+
+def shapes(job: Job, client: ClientInfo) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the arrays and masks that a donor must answer with."""
+    arrays = job.initial(client, job.config.strategy.share)
+    owned: Mapping[str, np.ndarray] = job.initial(client, "weights")
+    return {name: value.shape for name, value in arrays.items()} | {
+        MASK + name: (math.ceil(value.size / 8),) for name, value in owned.items()
+    }
+
+
+def refuse(job: Job, donor: ClientInfo, reason: str, target: int | None = None) -> None:
+    """Record that a donor is left out, by a target or, None, by the server."""
+    by = {} if target is None else {"target": target}
+    job.mailbox.record("refused", type=BACKBONE, arm=DONOR, round=1, client=donor.partition_id, reason=reason, **by)
+
+
+def with_donors(message: Message, manifests: Sequence[Manifest], arrays: Mapping[str, ArrayRecord]) -> Message:
+    """Put donors into a message, the best first: their manifests, and the arrays that the target does not have."""
+    message.content[DONORS] = ConfigRecord({"manifests": [manifest.to_json() for manifest in manifests]})
+    for sha256, record in arrays.items():
+        message.content[f"{DONORS}-{sha256}"] = record
+    return message
+
+
+def provide(
+    job: Job, target: ClientInfo, donors: Iterable[ClientInfo], ledger: Ledger, top: int
+) -> tuple[list[Manifest], dict[str, ArrayRecord]]:
+    """Return manifests of the first donors that can be had and, by hash, the arrays of them that the target does not hold.
+
+    Args:
+        job: the run.
+        target: who gets them.
+        donors: the best first.
+        ledger: says who holds what.
+        top: how many.
+    """
+    manifests: list[Manifest] = []
+    arrays: dict[str, ArrayRecord] = {}
+    for donor in donors:
+        if len(manifests) == top:
+            break
+        manifest = ledger.manifests.get(donor.partition_id)
+        if manifest is None or manifest.sha256 not in ledger.held.get(target.partition_id, ()):
+            came = pull(job, donor)
+            if came is None:
+                continue
+            manifest = ledger.manifests[donor.partition_id] = came[0]
+            arrays[manifest.sha256] = came[1]
+        manifests.append(manifest)
+    return manifests, arrays
+
+
+def score_message(job: Job, target: ClientInfo, scorers: Sequence[str]) -> Message:
+    """Return a request to score donors, by the target's own model."""
+    arm = OWN if job.config.selection.own_epochs else CONTROL
+    message = job.message(SCORE, job.instruction(target, arm, round=1), None)
+    message.content[SCORERS] = ConfigRecord({"names": list(scorers)})
+    return message
+
+
+def score(job: Job, wanted: Mapping[int, Sequence[int]], ledger: Ledger) -> None:
+    """Hand each donor's backbone to the targets that want it, one donor after the other, and write down their scores.
+
+    Args:
+        job: the run.
+        wanted: donors by target.
+        ledger: takes manifests, scores, and who holds what.
+    """
+    infos, scorers = job.mailbox.clients, job.config.selection.scorers
+    for donor in infos.values():
+        targets = [target for target, donors in wanted.items() if donor.partition_id in donors]
+        came = pull(job, donor) if targets else None
+        if came is None:
+            continue
+        manifest, arrays = came
+        ledger.manifests[donor.partition_id] = manifest
+        messages = [
+            with_donors(score_message(job, infos[target], scorers), [manifest], {manifest.sha256: arrays})
+            for target in targets
+        ]
+        for reply in job.mailbox.ask(messages, lambda client: {}, may_fail=True):
+            note(job, ledger, reply, donor)
+
+
+def note(job: Job, ledger: Ledger, reply: Reply, donor: ClientInfo) -> None:
+    """Write down what a target says of a donor."""
+    target, told = reply.client.partition_id, reply.message.content.config_records.get(FACTS)
+    if told is not None:
+        refuse(job, donor, str(told["reason"]), target)
+        return
+    found = {name: value for name, value in reply.metrics.items() if name not in ("partition-id", "num-examples")}
+    ledger.scores.setdefault(target, {}).setdefault(donor.partition_id, {}).update(found)
+    ledger.held.setdefault(target, set()).add(ledger.manifests[donor.partition_id].sha256)
+    resampled = reply.message.content.metric_records[METRICS].get(RESAMPLED)
+    if isinstance(resampled, list):
+        ledger.resampled.setdefault(target, {})[donor.partition_id] = [float(value) for value in resampled]
+    known = {name: value if math.isfinite(value) else None for name, value in found.items()}
+    job.mailbox.record("score", arm=TARGET, client=target, donor=donor.partition_id, scores=known)
