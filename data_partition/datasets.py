@@ -12,7 +12,7 @@ from typing import Final
 from config import LISTED, Data
 from data_partition import cifar100
 from data_partition.emojipairs import groupings
-from data_partition.rows import Fault
+from data_partition.rows import Fault, Sample
 from data_partition.splits import Examples
 from data_partition.subgroups import Modality, Subgroup
 
@@ -25,12 +25,16 @@ class DataSet:
         subgroups: what each client owns, in the order of partition ids; needs no file.
         check_files: raises DataError unless the files that the settings name are there and whole.
         load_examples: training, validation and test rows of a subgroup, with a share of its training rows.
+        group_names: what the class groups are called, in the order of ``Subgroup.group``.
+        samples: some training items of a class, to look at; as many as are asked for and there are.
         bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
     check_files: Callable[[Data], None]
     load_examples: Callable[[Data, Subgroup, float], tuple[Examples, Examples, Examples]]
+    group_names: Callable[[Data], tuple[str, ...]]
+    samples: Callable[[Data, str, int], list[Sample]]
     bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
 
 
@@ -44,6 +48,12 @@ def _load_emojipairs(data: Data, subgroup: Subgroup, train_fraction: float) -> t
     from data_partition.emojipairs.clients import load_examples
 
     return load_examples(data, subgroup, train_fraction)
+
+
+def _emojipairs_samples(data: Data, label: str, number: int) -> list[Sample]:
+    from data_partition.emojipairs.clients import samples
+
+    return samples(data, label, number)
 
 
 def _listed_subgroups(data: Data) -> list[Subgroup]:
@@ -64,6 +74,18 @@ def _load_listed(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple
     return listed.load_examples(data, subgroup, train_fraction)
 
 
+def _listed_group_names(data: Data) -> tuple[str, ...]:
+    from data_partition import listed
+
+    return listed.group_names(data)
+
+
+def _listed_samples(data: Data, label: str, number: int) -> list[Sample]:
+    from data_partition import listed
+
+    return listed.samples(data, label, number)
+
+
 def _bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
     from data_partition import listed
 
@@ -71,7 +93,14 @@ def _bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
 
 
 DATASETS: Final = {
-    "emojipairs": DataSet(groupings.subgroups, _check_emojipairs, _load_emojipairs),
-    "cifar100": DataSet(cifar100.subgroups, cifar100.check_files, cifar100.load_examples),
-    **{name: DataSet(_listed_subgroups, _check_listed, _load_listed, _bad_rows) for name in LISTED},
+    "emojipairs": DataSet(
+        groupings.subgroups, _check_emojipairs, _load_emojipairs, groupings.group_names, _emojipairs_samples
+    ),
+    "cifar100": DataSet(
+        cifar100.subgroups, cifar100.check_files, cifar100.load_examples, cifar100.group_names, cifar100.samples
+    ),
+    **{
+        name: DataSet(_listed_subgroups, _check_listed, _load_listed, _listed_group_names, _listed_samples, _bad_rows)
+        for name in LISTED
+    },
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ from data_partition.decoded import Pixels, open_pixels, open_tokens
 from data_partition.devices import deal
 from data_partition.files import DataError
 from data_partition.readers import groups_of
-from data_partition.rows import Fault
+from data_partition.rows import Fault, Sample
 from data_partition.splits import ConceptSplit, Examples, MappedRows, owned_concepts, split_concepts
 from data_partition.store import Store, check_faults, kept_array, open_store
 from data_partition.subgroups import Modality, Subgroup, find_subgroup, seeded_order
@@ -32,6 +33,15 @@ from data_partition.subgroups import Modality, Subgroup, find_subgroup, seeded_o
 TEST_SHARE: Final = 0.2
 TEST_SEED: Final = 0
 """Share of a class that is tested at least, and seed of the draw: not ``data.seed``, so that runs are comparable."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How many rows of a data set can be used, which cannot, and which are left out by a rule of the reader."""
+
+    num_rows: int
+    faults: tuple[Fault, ...]
+    left_out: tuple[Fault, ...]
 
 
 def subgroups(data: Data) -> list[Subgroup]:
@@ -61,6 +71,47 @@ def check_files(data: Data) -> None:
     """
     store = open_store(data)
     check_faults(data, store.num_rows, store.faults)
+
+
+def quality(data: Data) -> Quality:
+    """Return what is known of the rows when all images are decoded.
+
+    Raises:
+        DataError: files are missing, or contradict one another.
+    """
+    store = open_store(data)
+    undecoded = () if data.modalities == "text" else open_pixels(data, store).faults
+    return Quality(store.num_rows - len(undecoded), (*store.faults, *undecoded), store.left_out)
+
+
+def group_names(data: Data) -> tuple[str, ...]:
+    """Return the names of the class groups, in the order of ``Subgroup.group``."""
+    return tuple(groups_of(data))
+
+
+def samples(data: Data, label: str, number: int) -> list[Sample]:
+    """Return some training items of a class, those that clients own first; of images, with their texts.
+
+    Raises:
+        DataError: the files are missing, or have no such class.
+    """
+    store = open_store(data)
+    pixels = None if data.modalities == "text" else open_pixels(data, store)
+    images: dict[str, NDArray[np.uint8]] = {}
+    texts: dict[str, str] = {}
+    rows = store.rows(label)
+    items = _split(data, store, label).train[label]
+    if pixels:
+        first = store.first["image"][store.classes.index(label)]
+        for place, row in enumerate((row for row in rows if row.modality == "image"), start=first):
+            if place not in pixels.bad:
+                images.setdefault(row.item, pixels.images[place])
+    if data.modalities != "image":
+        for row in rows:
+            if row.modality == "text":
+                texts.setdefault(row.item, row.text)
+    chosen = [item for item in items if item in (images or texts)][:number]
+    return [Sample(np.array(images[item]) if item in images else None, texts.get(item, "")) for item in chosen]
 
 
 @lru_cache(maxsize=8)

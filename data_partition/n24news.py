@@ -4,8 +4,8 @@ A text is headline and abstract, with HTML entities decoded. The body is left al
 page's request for JavaScript in its place, and a headline or abstract that is that request counts as empty.
 
 There is no official split; a test share is drawn by item. Some articles share an image, and some images come with one and the
-same text: rows that share either are one item, so that nothing of the test split is trained on. Where such rows name more than
-one section, those of the first section stay, and the others are no rows.
+same text: articles that share either are one item, so that nothing of the test split is trained on. Where such articles name more
+than one section, those of the first section stay, and the others are listed as left out.
 
 Source: Wang et al., N24News: A New Dataset for Multimodal News Classification (LREC 2022).
 """
@@ -70,10 +70,13 @@ def read(data: Data) -> Listing:
     there = {Path(name).stem: folder / name for name in sorted(names_in(folder), reverse=True)}
     rows: list[Row] = []
     faults: list[Fault] = []
+    left_out: list[Fault] = []
     label_of: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     for article, item in zip(found, items(found), strict=True):
         if label_of.setdefault(item, article.label) != article.label:
+            reason = f"of {article.label}, shares an image or a text with articles of {label_of[item]}, such as {item}"
+            left_out.append(Fault(article.image, "image and text", reason))
             continue
         if ("image", article.image) not in seen:
             if path := there.get(article.image):
@@ -85,7 +88,7 @@ def read(data: Data) -> Listing:
         elif ("text", article.text) not in seen:
             rows.append(Row(item, "text", article.label, text=article.text))
         seen |= {("image", article.image), ("text", article.text)}
-    return Listing(tuple(rows), tuple(faults))
+    return Listing(tuple(rows), tuple(faults), tuple(left_out))
 
 
 def articles(path: Path) -> Iterator[Article]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_partition.subgroups import Modality
 
 
@@ -44,7 +47,22 @@ class Fault:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a reader finds: rows to use, and rows that cannot be used."""
+    """What a reader finds.
+
+    Attributes:
+        rows: to use.
+        faults: rows that cannot be used; too many of them stop a run (``data.max-bad-fraction``).
+        left_out: sound rows that a rule of the reader leaves out, and why; they stop nothing.
+    """
 
     rows: tuple[Row, ...]
     faults: tuple[Fault, ...]
+    left_out: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training item to look at: its image, uint8 (3, S, S), and its text; one of the two may be missing."""
+
+    pixels: NDArray[np.uint8] | None
+    text: str = ""

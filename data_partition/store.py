@@ -2,7 +2,7 @@
 
 ::
 
-    CACHE/NAME-KEY/listing.json    classes, and rows that cannot be used
+    CACHE/NAME-KEY/listing.json    classes, rows that cannot be used, and rows that are left out
     CACHE/NAME-KEY/rows-0.json     rows of the first class, and so on
     CACHE/NAME-KEY-64/pixels       uint8 (images, 3, 64, 64), class by class, in the order of the rows
     CACHE/NAME-KEY-64/faults.json  images that could not be decoded: black in that file
@@ -38,7 +38,7 @@ from data_partition.text import clean
 
 LOG = logging.getLogger("backpack")
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Raised with the format of the files, or when an image is decoded in another way."""
 
 
@@ -52,6 +52,7 @@ class Store:
         classes: in the order of their names.
         faults: rows that the reader could not use.
         num_rows: rows that it could.
+        left_out: sound rows that a rule of the reader leaves out.
         first: place of the first image and text of each class among all images and all texts; one more, for the end.
     """
 
@@ -61,6 +62,7 @@ class Store:
     faults: tuple[Fault, ...]
     num_rows: int
     first: dict[Modality, tuple[int, ...]]
+    left_out: tuple[Fault, ...] = ()
 
     def rows(self, label: str) -> list[Row]:
         """Return the rows of a class, sorted by item; none if there is no such class."""
@@ -114,7 +116,10 @@ def check_faults(data: Data, num_rows: int, faults: Sequence[Fault]) -> None:
 
 def _write_listing(part: Path, root: Path, listing: Listing) -> None:
     blank = [row for row in listing.rows if row.modality == "text" and not clean(row.text).strip()]
-    told = [(fault.item, fault.modality, fault.reason.replace(f"{root}{os.sep}", "")) for fault in listing.faults]
+    told, left_out = (
+        [(fault.item, fault.modality, fault.reason.replace(f"{root}{os.sep}", "")) for fault in faults]
+        for faults in (listing.faults, listing.left_out)
+    )
     told += [(row.item, "text", "the text has no words") for row in blank]
     rows = sorted(
         set(listing.rows).difference(blank), key=lambda row: (row.label, row.item, row.modality, row.index, row.text)
@@ -129,7 +134,7 @@ def _write_listing(part: Path, root: Path, listing: Listing) -> None:
         classes.append(label)
         for modality, places in first.items():
             places.append(places[-1] + sum(row.modality == modality for row in members))
-    found = {"classes": classes, "rows": len(rows), "first": first, "faults": told}
+    found = {"classes": classes, "rows": len(rows), "first": first, "faults": told, "left_out": left_out}
     (part / "listing.json").write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -156,9 +161,9 @@ def _check_items(rows: Sequence[Row]) -> None:
 @lru_cache(maxsize=8)
 def _read_store(folder: Path, root: Path) -> Store:
     told: dict[str, Any] = json.loads((folder / "listing.json").read_text(encoding="utf-8"))
-    faults = tuple(Fault(*fields) for fields in told["faults"])
+    faults, left_out = (tuple(Fault(*fields) for fields in told[name]) for name in ("faults", "left_out"))
     first = {modality: tuple(places) for modality, places in told["first"].items()}
-    return Store(folder, root, tuple(told["classes"]), faults, told["rows"], first)
+    return Store(folder, root, tuple(told["classes"]), faults, told["rows"], first, left_out)
 
 
 @lru_cache(maxsize=256)

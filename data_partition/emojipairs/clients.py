@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from config import Data
-from data_partition.emojipairs.dataset import Rows, Table, load
+from data_partition.emojipairs.catalogue import IMAGE_STYLES
+from data_partition.emojipairs.dataset import Rows, Table, load, locate
 from data_partition.files import DataError
+from data_partition.rows import Sample
 from data_partition.splits import ConceptSplit, Examples, owned_concepts, split_concepts
 from data_partition.subgroups import Subgroup
 
@@ -30,6 +33,25 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
         for concepts in (owned, split.val, split.test)
     )
     return train, val, test
+
+
+def samples(data: Data, label: str, number: int) -> list[Sample]:
+    """Return some training concepts of a class, each in another art style, with what one source says of it."""
+    table = load(data.data_dir, data.vocab_file)
+    concepts = _split(table, data.val_fraction, data.seed).train[label][:number]
+    parquet, _ = locate(data.data_dir, data.vocab_file)
+    texts = pq.read_table(
+        parquet, columns=["concept", "text"], filters=[("concept", "in", concepts), ("domain", "=", "cldr-en")]
+    ).to_pydict()
+    text_of = {} if data.modalities == "image" else dict(zip(texts["concept"], texts["text"], strict=True))
+    found: list[Sample] = []
+    for place, concept in enumerate(concepts):
+        rows = np.flatnonzero(table.images.concepts == table.concepts.index(concept))
+        order = [*IMAGE_STYLES[place % len(IMAGE_STYLES) :], *IMAGE_STYLES]
+        row = min(rows, key=lambda row: order.index(str(table.images.domains[row])))
+        pixels = None if data.modalities == "text" else table.images.inputs[row]
+        found.append(Sample(pixels, text_of.get(concept, "")))
+    return found
 
 
 def _split(table: Table, val_fraction: float, seed: int) -> ConceptSplit:
