@@ -14,7 +14,10 @@ class Run(Section):
     seed: CountOrZero = Field(0, description="seed of initial weights, batches, dropout and client sampling")
     rounds: Count = Field(20, description="federated rounds")
     evaluate_every: CountOrZero = Field(5, description="rounds between looks at the validation split; 0: never")
-    output_dir: str = Field("", description="parent of run folders; empty: $BACKPACK_RUNS, else ~/backpack-runs")
+    output_dir: str = Field(
+        "",
+        description="parent of run folders; empty: $BACKPACK_RUNS, else ./runs of backpack run, ~/backpack-runs of flwr run",
+    )
     resume: bool = Field(False, description="go on from the newest checkpoint of run.name")
     min_replies: CountOrZero = Field(0, description="valid replies a round needs; 0: all that were asked")
     reply_timeout: Positive = Field(3600.0, description="seconds to wait for the replies of one round")

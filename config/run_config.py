@@ -143,7 +143,7 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def runs_root(config: RunConfig) -> Path:
-    """Return the parent of run folders: ``run.output-dir``, else ``$BACKPACK_RUNS``, else ``~/backpack-runs``."""
-    chosen = config.run.output_dir or os.environ.get("BACKPACK_RUNS", "") or "~/backpack-runs"
+def runs_root(config: RunConfig, default: Path = Path("~/backpack-runs")) -> Path:
+    """Return the parent of run folders: ``run.output-dir``, else ``$BACKPACK_RUNS``, else ``default``."""
+    chosen = config.run.output_dir or os.environ.get("BACKPACK_RUNS", "") or default
     return Path(chosen).expanduser().resolve()

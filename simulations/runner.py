@@ -46,7 +46,7 @@ def prepare(path: Path, overrides: list[str], seed: int | None, federation: Path
     if seed is not None:
         flat["run.seed"] = seed
     config = settings.parse(flat)
-    root = settings.runs_root(config) if config.run.output_dir else Path.cwd() / "runs"
+    root = settings.runs_root(config, Path.cwd() / "runs")
     name = config.run.name
     if not name:
         if config.run.resume:

@@ -89,9 +89,11 @@ def test_a_failing_run_exits_1_with_the_clients_reason(tmp_path):
     assert "Traceback" not in shown.stderr
 
 
-def test_a_taken_name_is_refused(tmp_path):
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    shown = backpack("run", QUICK, *TINY, "--set", "run.name=mine", cwd=tmp_path)
+@pytest.mark.parametrize("root", ["", "elsewhere"])
+def test_a_taken_name_is_refused(tmp_path, root):
+    (tmp_path / (root or "runs") / "mine").mkdir(parents=True)
+    folder = str(tmp_path / root) if root else ""
+    shown = backpack("run", QUICK, *TINY, "--set", "run.name=mine", cwd=tmp_path, BACKPACK_RUNS=folder)
     assert shown.returncode == 2
     assert "exists already" in shown.stderr
 
