@@ -56,6 +56,12 @@ def missing(data: Data) -> str:
     return expected_tree(data.data_dir, [NEWS, IMAGES], advice, "n24news")
 
 
+def inputs(data: Data) -> list[Path]:
+    """Return what is read."""
+    root = Path(data.data_dir).expanduser().absolute()
+    return [get(root, place) for place in (NEWS, IMAGES)]
+
+
 def read(data: Data) -> Listing:
     """List the images and texts of the 18 used sections.
 

@@ -6,6 +6,7 @@ Each tree has the official format, with drawings and words of emojipairs in it.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -208,6 +209,23 @@ def test_the_cache_follows_the_files_and_moves_with_them(trees, tmp_path):
     assert not torch.equal(after.test.inputs, before.test.inputs)
     assert torch.equal(after.test.inputs[1:], before.test.inputs[1:])
     assert torch.equal(after.train.inputs, before.train.inputs)
+
+
+def test_a_file_that_is_written_over_in_place_is_decoded_again(trees, tmp_path):
+    """The folder is as old as before; the client looks at its own files."""
+    root = Path(shutil.copytree(trees["oxford102"], tmp_path / "one"))
+    for path in (root, *root.rglob("*")):
+        os.utime(path, ns=(10**18, 10**18))
+    data = settings({"oxford102": root}, "oxford102")
+    before = load_client(data, 0), load_client(data, 6)
+    assert len(list(cache_folder().glob("*.note"))) == 1
+    item = items_of(data, before[0].subgroup, before[0].test)[0]
+    (root / "jpg" / f"{item}.jpg").write_bytes((root / "jpg" / "image_00002.jpg").read_bytes())
+    after = load_client(data, 0)
+    assert not torch.equal(after.test.inputs[0], before[0].test.inputs[0])
+    assert torch.equal(after.test.inputs[1:], before[0].test.inputs[1:])
+    (root / "text_c10" / before[0].subgroup.classes[0] / f"{item}.txt").write_text("red red red")
+    assert (load_client(data, 6).test.inputs[0] != 0).sum() == 3
 
 
 def start(data_dir: str, client: int, barrier, answers) -> None:
