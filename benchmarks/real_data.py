@@ -1,9 +1,10 @@
 """What a client of a real data set costs: dealing rows to clients, and the start of a client of CUB-200-2011 and of COCO.
 
-``python -m benchmarks.real_data`` writes data sets with the layout and the numbers of CUB-200-2011 (224 pixels) and of COCO 2017
-(64 pixels, 123,287 images, 860,000 annotations) and synthetic content into a temporary folder (5 GB free are needed), decodes
-each once, and then starts clients, each in a process of its own. A start is ``load_client``, after all imports; private memory is
-the growth of RssAnon of /proc/self/status, the best of three processes for the time and the worst for the memory.
+``python -m benchmarks.real_data`` writes data sets with the layout and the numbers of CUB-200-2011 (224 pixels) and of COCO
+2017 (64 pixels, 123,287 images, 860,000 annotations) and synthetic content into a temporary folder (5 GB free are needed),
+decodes each once, and then starts clients, each in a process of its own. A start is ``load_client``, after all imports;
+private memory is the growth of RssAnon of /proc/self/status, the best of three processes for the time and the worst for the
+memory.
 """
 
 from __future__ import annotations
@@ -132,31 +133,32 @@ def write_coco(root: Path) -> None:
     from data_partition.group_tables import class_groups
 
     used = [name for classes in class_groups("coco").values() for name in classes]
-    categories = [{"id": index, "name": name} for index, name in enumerate((*used, *(f"other {i}" for i in range(20))), start=1)]
+    names = (*used, *(f"other {index}" for index in range(20)))
+    categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
     rng = np.random.default_rng(0)
     outline = [[round(value, 2) for value in rng.uniform(0, 600, 60).tolist()]]
     (root / "annotations").mkdir(parents=True)
     first = 0
     for split, number in (("train2017", 118_287), ("val2017", 5_000)):
         (root / split).mkdir()
-        names = {first + index: f"{first + index:012d}.jpg" for index in range(number)}
+        files = {first + index: f"{first + index:012d}.jpg" for index in range(number)}
         first += number
-        for place, name in enumerate(names.values()):
+        for place, name in enumerate(files.values()):
             if place % 30_000 == 0:  # a file has only so many names
                 source = root / split / name
                 Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(source, "JPEG")
             else:
                 (root / split / name).hardlink_to(source)
-        images = [{"id": image, "file_name": name, "height": 480, "width": 640} for image, name in names.items()]
+        images = [{"id": image, "file_name": name, "height": 480, "width": 640} for image, name in files.items()]
         objects = [
             {"segmentation": outline, "area": 1.5, "iscrowd": 0, "image_id": image, "bbox": [1, 2, 3, 4]}
             | {"category_id": (image + place) % 80 + 1, "id": 10 * image + place}
-            for image in names
+            for image in files
             for place in range(7)
         ]
         captions = [
             {"image_id": image, "id": 10 * image + place, "caption": " ".join(rng.permutation(WORDS)[:10])}
-            for image in names
+            for image in files
             for place in range(5)
         ]
         for kind, rows in (("instances", objects), ("captions", captions)):
