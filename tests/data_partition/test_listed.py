@@ -79,23 +79,6 @@ def test_shapes_labels_and_counts(trees, name):
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize("name", TREES)
-def test_no_item_is_in_two_splits_in_any_modality(trees, name):
-    """Nor is a text of a test image, or an image of a test text, in training."""
-    data = settings(trees, name)
-    parts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-    for client in CLIENTS[name]:
-        found = load_client(data, client)
-        for split, items in parts.items():
-            mine = items_of(data, found.subgroup, getattr(found, split))
-            assert len(mine) == len(set(mine))
-            items.update(mine)
-    assert not parts["train"] & parts["val"]
-    assert not parts["train"] & parts["test"]
-    assert not parts["val"] & parts["test"]
-
-
-@pytest.mark.usefixtures("warm")
 def test_twins_of_both_modalities_own_the_same_items(trees):
     data = settings(trees, "cub")
     image, text = load_client(data, 1), load_client(data, 28)
