@@ -164,8 +164,8 @@ def write_coco(root: Path) -> None:
             for place in range(5)
         ]
         for kind, rows in (("instances", objects), ("captions", captions)):
-            with (root / "annotations" / f"{kind}_{split}.json").open("w", encoding="utf-8") as file:
-                json.dump({"info": {}, "images": images, "annotations": rows, "categories": categories}, file)
+            told = {"info": {}, "images": images, "annotations": rows, "categories": categories}
+            (root / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def in_a_process(folder: Path, clients: str) -> dict[str, float]:
