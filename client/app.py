@@ -63,6 +63,7 @@ def describe(message: Message, context: Context) -> Message:
     check_folders(config, context)
     from client.device import choose_device
     from client.learner import cached_client
+    from data_partition.datasets import DATASETS
     from data_partition.streams import empty_classes
     from data_partition.subgroups import find_subgroup
     from data_partition.text import vocab_size
@@ -86,6 +87,10 @@ def describe(message: Message, context: Context) -> Message:
             num_train=sum(len(one.train) for one in tasks),
             num_val=sum(len(one.val) for one in tasks),
             num_test=sum(len(one.test) for one in tasks),
+            bad_rows=tuple(
+                f"{bad.item} ({bad.modality}): {bad.reason}"
+                for bad in DATASETS[own.data.dataset].bad_rows(own.data, group.modality)
+            ),
         )
         if len(tasks) > 1:
             warnings = tuple(f"task {index}: {told}" for index, task in enumerate(tasks) for told in empty_classes(task))

@@ -54,7 +54,8 @@ def cached_model(settings: Model, data: Data, modality: str, num_classes: int, s
 def _cached_model(
     settings: Model, data: Data, modality: str, num_classes: int, seed: int, version: tuple[tuple[int, int], ...]
 ) -> tuple[nn.Module, Arrays]:
-    model = build_model(settings, modality, num_classes, vocab_size=vocab_size(data), max_tokens=data.max_tokens, seed=seed)
+    sizes = {"image_size": data.image_side, "vocab_size": vocab_size(data), "max_tokens": data.max_tokens}
+    model = build_model(settings, modality, num_classes, **sizes, seed=seed)
     return model, get_arrays(model, stored_names(model))
 
 

@@ -19,9 +19,10 @@ from config.base import (
     ascending_shares,
 )
 from config.continual import Continual
-from config.data import CLASSES_PER_CLIENT, DOMAINS_PER_GROUPING, IMAGE_SIDE, WITHOUT_TEXTS, Data, task_fault
+from config.data import Data, task_fault
+from config.data_sets import CLASSES_PER_CLIENT, DOMAINS_PER_GROUPING, IMAGE_SIDE, LISTED, WITHOUT_TEXTS
 from config.flat import flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
-from config.model import IMAGE_MODELS, Model
+from config.model import IMAGE_MODEL_SIDE, IMAGE_MODELS, Model
 from config.run import Federation, Run
 from config.run_config import SECTIONS, RunConfig, runs_root
 from config.selection import LOCAL_SCORERS, Selection
@@ -32,7 +33,9 @@ __all__ = [
     "CLASSES_PER_CLIENT",
     "DOMAINS_PER_GROUPING",
     "IMAGE_MODELS",
+    "IMAGE_MODEL_SIDE",
     "IMAGE_SIDE",
+    "LISTED",
     "LOCAL_SCORERS",
     "PROJECT_ROOT",
     "SECTIONS",

@@ -1,4 +1,4 @@
-"""Section ``[data]``, and what is known of each data set without reading it."""
+"""Section ``[data]``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from config.base import Count, CountOrZero, PositiveFraction, Section
-
-DOMAINS_PER_GROUPING = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3, "superclass": 1, "all": 1}
-CLASSES_PER_CLIENT = {
-    "emojipairs": {"mixed": 4, "theme": 4, "siblings": 8, "tri": 12},
-    "cifar100": {"superclass": 5, "all": 100},
-}
-"""Groupings of each data set, and the classes of one client in each."""
-IMAGE_SIDE = {"emojipairs": 32, "cifar100": 32}
-"""Side in pixels of the images of each data set."""
-WITHOUT_TEXTS = ("cifar100",)
-"""Data sets whose clients all have images."""
+from config.base import Count, CountOrZero, Fraction, Positive, PositiveFraction, Section
+from config.data_sets import (
+    CLASSES_PER_CLIENT,
+    COLUMNS,
+    DOMAINS_PER_GROUPING,
+    IMAGE_SIDE,
+    LISTED,
+    ONLY_FOR,
+    WITH_DOMAINS,
+    WITHOUT_TEXTS,
+)
 
 
 def task_fault(num_classes: int, num_tasks: int) -> str:
@@ -38,16 +37,47 @@ def task_fault(num_classes: int, num_tasks: int) -> str:
 class Data(Section):
     """Which rows a client owns."""
 
-    dataset: Literal["emojipairs", "cifar100"] = "emojipairs"
+    dataset: Literal["emojipairs", "cifar100", "cifar10", "oxford102", "cub", "coco", "n24news", "folder", "hf"] = "emojipairs"
     data_dir: str = Field("", description="folder of the data files; empty: the files shipped with the project")
-    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass", "all"] = Field(
-        "tri", description="what a client owns; superclass and all (one client) are of cifar100, the others of emojipairs"
+    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass", "pairs", "seed", "own", "all"] = Field(
+        "tri",
+        description="what a client owns: mixed, theme, siblings and tri are of emojipairs, superclass of cifar100, pairs of "
+        "cifar10, seed (the groups of Pick-a-back) of oxford102, cub, coco and n24news, own (groups that the files name) of "
+        "folder and hf; all: every class, of all but emojipairs",
     )
+    modalities: Literal["both", "image", "text"] = Field(
+        "both", description="image or text: the other modality is missing, and clients are numbered without it"
+    )
+    image_size: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="side in pixels that images are scaled to; 0: the data set's own"
+    )
+    label_rule: Literal["first", "largest-area", "single-category"] = Field(
+        "first",
+        description="coco: an image's class is that of its first object, that with the largest area, or the only one it has",
+    )
+    columns: str = Field(
+        "",
+        description="hf: columns that hold image, text, label, domain, group, item and split, such as "
+        "'image=img,label=fine_label,group=coarse_label'; those left out are found by their usual names",
+    )
+    hub_name: str = Field("", description="hf: data set on the Hugging Face hub, as OWNER/NAME; used with download alone")
+    download: bool = Field(False, description="hf: fetch hub_name to a data_dir that is not there yet")
+    max_bad_fraction: Fraction = Field(
+        0.001, description="share of rows that may be unusable; they are left out and listed in the manifest"
+    )
+    partitioner: Literal["one", "domain", "iid", "dirichlet", "pathological"] = Field(
+        "one", description="how the training items of a class group are dealt to its devices; one: a single device"
+    )
+    devices_per_group: Count = Field(1, description="clients of one class group and modality")
+    alpha: Positive = Field(0.5, description="dirichlet: concentration; smaller is more uneven")
+    classes_per_device: Count = Field(1, description="pathological: classes that a device has")
     concepts: Literal["shared", "disjoint"] = Field(
         "disjoint", description="whether clients of one class group own the same or different training concepts"
     )
     clients: str = Field("all", description="partition ids that take part, comma-separated, or all")
-    train_fraction: PositiveFraction = Field(0.25, description="share of the training concepts a client owns")
+    train_fraction: PositiveFraction = Field(
+        0.25, description="share of the training concepts of its classes, or of what its device was dealt, that a client owns"
+    )
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of the non-test concepts kept for validation"
     )
@@ -78,10 +108,33 @@ class Data(Section):
             raise ValueError("expected 'all' or comma-separated partition ids such as '0,3,6'")
         return value
 
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_pairs(cls, value: str) -> str:
+        pairs = [tuple(map(str.strip, part.split("=", 1))) for part in value.split(",") if part.strip()]
+        roles = [pair[0] for pair in pairs]
+        if not {*roles} <= {*COLUMNS} or len(roles) > len({*roles}) or not all(len(pair) == 2 and pair[1] for pair in pairs):
+            raise ValueError(f"expected pairs such as 'image=img,label=fine_label', each with another of {', '.join(COLUMNS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _download_is_asked_for(self) -> Data:
+        if self.download != bool(self.hub_name):
+            raise ValueError(
+                f"data.hub-name = '{self.hub_name}' with data.download = {str(self.download).lower()}: a name needs "
+                "data.download = true, which needs a name"
+            )
+        return self
+
     @property
     def num_domains(self) -> int:
         """Clients that share one class group and modality."""
-        return DOMAINS_PER_GROUPING[self.grouping]
+        return DOMAINS_PER_GROUPING.get(self.grouping, self.devices_per_group)
+
+    @property
+    def image_side(self) -> int:
+        """Side of an image in pixels."""
+        return self.image_size or IMAGE_SIDE[self.dataset]
 
     @model_validator(mode="after")
     def _settings_fit_the_data_set(self) -> Data:
@@ -92,17 +145,56 @@ class Data(Section):
             )
         if self.dataset in WITHOUT_TEXTS:
             for name in ("text_sources", "max_tokens", "vocab_file", "word_dropout"):
-                found, default = getattr(self, name), type(self).model_fields[name].default
-                if found != default:
-                    key = name.replace("_", "-")
-                    raise ValueError(
-                        f"data.{key} = {found!r} is for texts, and data.dataset = '{self.dataset}' has images alone: leave it "
-                        f"at {default!r}"
-                    )
+                self._refuse_change(name, f"is for texts, and data.dataset = '{self.dataset}' has images alone")
+            if self.modalities == "text":
+                raise ValueError(f"data.modalities = 'text': data.dataset = '{self.dataset}' has images alone: use 'both'")
+        for name, datasets in ONLY_FOR.items():
+            if self.dataset not in datasets:
+                self._refuse_change(name, f"is for {', '.join(datasets)}, found data.dataset = '{self.dataset}'")
+        return self
+
+    def _refuse_change(self, name: str, reason: str) -> None:
+        found, default = getattr(self, name), type(self).model_fields[name].default
+        if found != default:
+            raise ValueError(f"data.{name.replace('_', '-')} = {found!r} {reason}: leave it at {default!r}")
+
+    @model_validator(mode="after")
+    def _devices_are_dealt_to(self) -> Data:
+        if (self.partitioner == "one") != (self.devices_per_group == 1):
+            raise ValueError(
+                f"data.partitioner = '{self.partitioner}' with data.devices-per-group = {self.devices_per_group}: 'one' is "
+                "for one device, the others for 2 or more"
+            )
+        for name, owner in (("alpha", "dirichlet"), ("classes_per_device", "pathological")):
+            if self.partitioner != owner:
+                self._refuse_change(name, f"is for data.partitioner = '{owner}', found '{self.partitioner}'")
+        if self.partitioner == "domain" and self.dataset not in WITH_DOMAINS:
+            raise ValueError(
+                f"data.partitioner = 'domain': data.dataset = '{self.dataset}' names no domains, {' and '.join(WITH_DOMAINS)} "
+                "do: use iid, dirichlet or pathological"
+            )
+        if self.partitioner != "one" and self.concepts == "shared":
+            raise ValueError(
+                f"data.concepts = 'shared': data.partitioner = '{self.partitioner}' deals each item to one device: use "
+                "'disjoint'"
+            )
+        classes = CLASSES_PER_CLIENT[self.dataset][self.grouping]
+        if self.partitioner == "pathological" and classes and self.classes_per_device > classes:
+            raise ValueError(
+                f"data.classes-per-device = {self.classes_per_device} is above the {classes} classes of a group of "
+                f"data.dataset = '{self.dataset}'"
+            )
+        if self.partitioner == "pathological" and self.tasks_per_client > 1:
+            raise ValueError(
+                f"data.tasks-per-client = {self.tasks_per_client}: with data.partitioner = 'pathological' a device lacks "
+                "classes of its tasks: use another partitioner"
+            )
         return self
 
     @model_validator(mode="after")
     def _disjoint_concepts_suffice(self) -> Data:
+        if self.dataset in LISTED:
+            return self  # a device takes its share of what was dealt to it
         if self.concepts == "disjoint" and self.train_fraction * self.num_domains > 1.0 + 1e-9:
             raise ValueError(
                 f"data.train-fraction = {self.train_fraction} with data.concepts = 'disjoint' needs "

@@ -10,6 +10,8 @@ from config.base import Count, CountOrZero, NotNegative, Positive, Section
 
 IMAGE_MODELS = ("lenet5", "vgg16-bn")
 """Models for images alone; they have no attention."""
+IMAGE_MODEL_SIDE = 32
+"""Side in pixels of the images that they take."""
 
 
 class Model(Section):

@@ -9,8 +9,9 @@ from pydantic import model_validator
 
 from config.base import Section
 from config.continual import Continual
-from config.data import IMAGE_SIDE, WITHOUT_TEXTS, Data
-from config.model import IMAGE_MODELS, Model
+from config.data import Data
+from config.data_sets import WITHOUT_TEXTS
+from config.model import IMAGE_MODEL_SIDE, IMAGE_MODELS, Model
 from config.run import Federation, Run
 from config.selection import Selection
 from config.strategy import Strategy
@@ -99,10 +100,10 @@ class RunConfig(Section):
                 "backbones: use 'backbone', 'backbone+adapter' or 'backbone+adapter+head'"
             )
         paired = self.strategy.name == "backpack" and self.selection.candidate == "paired"
-        if paired and self.data.dataset in WITHOUT_TEXTS:
+        if paired and self.data.dataset != "emojipairs":
             raise ValueError(
-                f"selection.candidate = 'paired' needs concepts in two modalities, and data.dataset = '{self.data.dataset}' "
-                "has images alone: use 'swap' or 'calibrate'"
+                "selection.candidate = 'paired' needs concepts in two modalities, which are known of data.dataset = "
+                f"'emojipairs' alone, found '{self.data.dataset}': use 'swap' or 'calibrate'"
             )
         if paired and "adapter" not in self.strategy.share:
             raise ValueError(
@@ -119,17 +120,24 @@ class RunConfig(Section):
                 f"'{self.data.dataset}' has images alone: leave it empty"
             )
         if self.model.name in IMAGE_MODELS:
+            if self.data.image_side != IMAGE_MODEL_SIDE:
+                raise ValueError(
+                    f"model.name = '{self.model.name}' takes images of {IMAGE_MODEL_SIDE} pixels, and those of data.dataset = "
+                    f"'{self.data.dataset}' have {self.data.image_side}: set data.image-size = {IMAGE_MODEL_SIDE}"
+                )
             if self.strategy.share == "attention":
                 raise ValueError(f"strategy.share = 'attention': model.name = '{self.model.name}' has none; use 'backbone'")
             return self
-        side, patch = IMAGE_SIDE[self.data.dataset], self.model.patch_size
+        side, patch = self.data.image_side, self.model.patch_size
         if side % patch:
             raise ValueError(f"model.patch-size = {patch} does not divide the image side of {side} pixels")
         if self.model.name != "linceiver-io" or self.model.low_rank not in ("dense", "dense-before"):
             return self
         lengths = {"images": ((side // patch) ** 2, "patches"), "texts": (self.data.max_tokens, "tokens (data.max-tokens)")}
-        if self.data.dataset in WITHOUT_TEXTS:
+        if self.data.dataset in WITHOUT_TEXTS or self.data.modalities == "image":
             del lengths["texts"]
+        if self.data.modalities == "text":
+            del lengths["images"]
         for inputs, (length, unit) in lengths.items():
             rows = self.model.dense_length or length
             if length > rows:

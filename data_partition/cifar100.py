@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from config import Data
 from data_partition.files import DataError, stamp
-from data_partition.splits import Examples, owned_concepts, split_concepts
+from data_partition.rows import Sample
+from data_partition.splits import ConceptSplit, Examples, owned_concepts, split_concepts
 from data_partition.subgroups import Subgroup
 
 SUPERCLASSES: Final[dict[str, tuple[str, ...]]] = {
@@ -105,11 +106,10 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
     labels = [CLASSES.index(name) for name in subgroup.classes]
     trained: list[int] = []
     held_out: list[int] = []
-    for name, label in zip(subgroup.classes, labels, strict=True):
-        row_of = {f"train/{row}": int(row) for row in np.flatnonzero(train.fine == label)}
-        split = split_concepts({name: tuple(row_of)}, frozenset(), data.val_fraction, data.seed)
-        trained += [row_of[image] for image in owned_concepts(split.train[name], train_fraction, 0, 1, disjoint=False)]
-        held_out += [row_of[image] for image in split.val[name]]
+    for name in subgroup.classes:
+        split = _split(data, train, name)
+        trained += [_row(image) for image in owned_concepts(split.train[name], train_fraction, 0, 1, disjoint=False)]
+        held_out += [_row(image) for image in split.val[name]]
     local = np.full(len(CLASSES), -1)
     local[labels] = range(len(labels))
 
@@ -118,6 +118,27 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
 
     tested = np.flatnonzero(np.isin(test.fine, labels))
     return examples(train, np.sort(trained)), examples(train, np.sort(held_out)), examples(test, tested)
+
+
+def group_names(data: Data) -> tuple[str, ...]:
+    """Return the names of the class groups, in the order of ``Subgroup.group``."""
+    return ("all",) if data.grouping == "all" else tuple(SUPERCLASSES)
+
+
+def samples(data: Data, label: str, number: int) -> list[Sample]:
+    """Return some training images of a class, those that its client owns first."""
+    train, _ = load(data.data_dir)
+    return [Sample(np.array(train.images[_row(image)])) for image in _split(data, train, label).train[label][:number]]
+
+
+def _split(data: Data, train: Rows, name: str) -> ConceptSplit:
+    """Split the training images of a class, by their ids."""
+    ids = tuple(f"train/{row}" for row in np.flatnonzero(train.fine == CLASSES.index(name)))
+    return split_concepts({name: ids}, frozenset(), data.val_fraction, data.seed)
+
+
+def _row(image: str) -> int:
+    return int(image.partition("/")[2])
 
 
 def check_files(data: Data) -> None:

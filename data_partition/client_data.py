@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from config import Data
 from data_partition.datasets import DATASETS
 from data_partition.files import DataError
+from data_partition.mapped_images import MappedImages
+from data_partition.splits import MappedRows
 from data_partition.subgroups import Subgroup, find_subgroup
 
 
@@ -17,8 +21,8 @@ from data_partition.subgroups import Subgroup, find_subgroup
 class Split:
     """Examples of one client.
 
-    ``inputs`` are images, uint8 (n, 3, 32, 32), or token ids, int64 (n, max_tokens), 0 = padding; ``labels`` are int64 (n,),
-    the index of the class in ``Subgroup.classes``.
+    ``inputs`` are images, uint8 (n, 3, S, S), or token ids, int64 (n, max_tokens), 0 = padding; ``labels`` are int64 (n,), the
+    index of the class in ``Subgroup.classes``. Images may stay in a file until they are indexed (:class:`MappedImages`).
     """
 
     inputs: Tensor
@@ -65,7 +69,7 @@ def load_subgroup(data: Data, subgroup: Subgroup, train_fraction: float | None =
     """
     fraction = data.train_fraction if train_fraction is None else train_fraction
     rows = DATASETS[data.dataset].load_examples(data, subgroup, fraction)
-    train, val, test = (Split(torch.from_numpy(inputs), torch.from_numpy(labels)) for inputs, labels in rows)
+    train, val, test = (Split(_as_tensor(inputs), torch.from_numpy(labels)) for inputs, labels in rows)
     return ClientData(subgroup, train, val, test)
 
 
@@ -81,10 +85,14 @@ def load_twins(data: Data, subgroup: Subgroup, train_fraction: float | None = No
         Places of training examples that have a twin, ascending, int64 (n,), and the inputs of the twins, row by row.
 
     Raises:
-        DataError: the data set has no twins; or as :func:`load_client`.
+        DataError: twins are not known of the data set; or as :func:`load_client`.
     """
     load = DATASETS[data.dataset].load_twins
     if load is None:
-        raise DataError(f"data.dataset = '{data.dataset}' has one modality, and no concept in two: there are no twins.")
+        raise DataError(f"twins are known of data.dataset = 'emojipairs' alone, found '{data.dataset}'.")
     places, inputs = load(data, subgroup, data.train_fraction if train_fraction is None else train_fraction)
     return torch.from_numpy(places), torch.from_numpy(inputs)
+
+
+def _as_tensor(inputs: NDArray[Any] | MappedRows) -> Tensor:
+    return MappedImages(inputs) if isinstance(inputs, MappedRows) else torch.from_numpy(inputs)

@@ -12,11 +12,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from config import Data
+from config import LISTED, Data
 from data_partition import cifar100
 from data_partition.emojipairs import groupings
+from data_partition.rows import Fault, Sample
 from data_partition.splits import Examples
-from data_partition.subgroups import Subgroup
+from data_partition.subgroups import Modality, Subgroup
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,19 @@ class DataSet:
         subgroups: what each client owns, in the order of partition ids; needs no file.
         check_files: raises DataError unless the files that the settings name are there and whole.
         load_examples: training, validation and test rows of a subgroup, with a share of its training rows.
-        load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: there are none.
+        group_names: what the class groups are called, in the order of ``Subgroup.group``.
+        samples: some training items of a class, to look at; as many as are asked for and there are.
+        bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
+        load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: not known of
+            this data set.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
     check_files: Callable[[Data], None]
     load_examples: Callable[[Data, Subgroup, float], tuple[Examples, Examples, Examples]]
+    group_names: Callable[[Data], tuple[str, ...]]
+    samples: Callable[[Data, str, int], list[Sample]]
+    bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
     load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any]]] | None = None
 
 
@@ -54,7 +62,62 @@ def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float
     return load_twins(data, subgroup, train_fraction)
 
 
+def _emojipairs_samples(data: Data, label: str, number: int) -> list[Sample]:
+    from data_partition.emojipairs.clients import samples
+
+    return samples(data, label, number)
+
+
+def _listed_subgroups(data: Data) -> list[Subgroup]:
+    from data_partition import listed
+
+    return listed.subgroups(data)
+
+
+def _check_listed(data: Data) -> None:
+    from data_partition import listed
+
+    listed.check_files(data)
+
+
+def _load_listed(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[Examples, Examples, Examples]:
+    from data_partition import listed
+
+    return listed.load_examples(data, subgroup, train_fraction)
+
+
+def _listed_group_names(data: Data) -> tuple[str, ...]:
+    from data_partition import listed
+
+    return listed.group_names(data)
+
+
+def _listed_samples(data: Data, label: str, number: int) -> list[Sample]:
+    from data_partition import listed
+
+    return listed.samples(data, label, number)
+
+
+def _bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
+    from data_partition import listed
+
+    return listed.bad_rows(data, modality)
+
+
 DATASETS: Final = {
-    "emojipairs": DataSet(groupings.subgroups, _check_emojipairs, _load_emojipairs, _load_emojipairs_twins),
-    "cifar100": DataSet(cifar100.subgroups, cifar100.check_files, cifar100.load_examples),
+    "emojipairs": DataSet(
+        groupings.subgroups,
+        _check_emojipairs,
+        _load_emojipairs,
+        groupings.group_names,
+        _emojipairs_samples,
+        load_twins=_load_emojipairs_twins,
+    ),
+    "cifar100": DataSet(
+        cifar100.subgroups, cifar100.check_files, cifar100.load_examples, cifar100.group_names, cifar100.samples
+    ),
+    **{
+        name: DataSet(_listed_subgroups, _check_listed, _load_listed, _listed_group_names, _listed_samples, _bad_rows)
+        for name in LISTED
+    },
 }

@@ -16,8 +16,24 @@ from numpy.typing import NDArray
 from data_partition.files import DataError
 from data_partition.subgroups import seeded_order
 
-Examples = tuple[NDArray[Any], NDArray[np.int64]]
-"""Inputs and labels of one split of a client, as in :class:`data_partition.client_data.Split`; a copy of its own."""
+
+@dataclass(frozen=True)
+class MappedRows:
+    """Rows of an array that stays in a file: ``pixels`` is the whole array and ``places``, int64 (n,), says which rows."""
+
+    pixels: NDArray[np.uint8]
+    places: NDArray[np.int64]
+
+    def __getitem__(self, chosen: slice | NDArray[np.int64]) -> MappedRows:
+        return MappedRows(self.pixels, self.places[chosen])
+
+    def read(self) -> NDArray[np.uint8]:
+        """Return a copy of the rows."""
+        return np.asarray(self.pixels[self.places])
+
+
+Examples = tuple[NDArray[Any] | MappedRows, NDArray[np.int64]]
+"""Inputs and labels of a client's split, as in :class:`data_partition.client_data.Split`; an array is a copy of its own."""
 
 
 @dataclass(frozen=True)

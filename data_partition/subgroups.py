@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from config import Data
@@ -46,14 +46,18 @@ def seeded_order(items: Iterable[str], seed: int, purpose: str) -> list[str]:
 
 
 def subgroups(data: Data) -> list[Subgroup]:
-    """Return the subgroups of ``data.grouping`` in the order of partition ids.
+    """Return the subgroups of ``data.grouping`` in the order of partition ids, without a missing modality.
 
     Raises:
         DataError: a setting names something that the data set does not have.
     """
     from data_partition.datasets import DATASETS  # its members are made of what is defined here
 
-    return DATASETS[data.dataset].subgroups(data)
+    found = DATASETS[data.dataset].subgroups(data)
+    if data.modalities == "both":
+        return found
+    there = [one for one in found if one.modality == data.modalities]
+    return [replace(one, partition_id=index) for index, one in enumerate(there)]
 
 
 def find_subgroup(data: Data, partition_id: int) -> Subgroup:

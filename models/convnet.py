@@ -21,9 +21,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from config import IMAGE_MODEL_SIDE
 from models.trace import Trace
 
-SIDE = 32
+SIDE = IMAGE_MODEL_SIDE
 """Side in pixels of the images that the networks are made for."""
 
 

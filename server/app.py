@@ -50,6 +50,11 @@ def run(grid: Grid, config: RunConfig, folder: run_folder.RunFolder) -> dict[str
     start = time.monotonic()
     progress = Checkpoints(folder)
     clients = connect(grid, wanted_clients(config), config.run.node_timeout)
+    if bad_rows := sorted({row for client in clients for row in client.bad_rows}):
+        LOG.warning(
+            "%d rows of the data cannot be used and are left out: see %s", len(bad_rows), folder.path / "manifest.json"
+        )
+        folder.write_manifest("running", bad_rows={"count": len(bad_rows), "rows": bad_rows})
     if not folder.events_path.exists() or folder.events_path.stat().st_size == 0:
         for client in sorted(clients, key=lambda c: c.partition_id):
             folder.record(
@@ -118,6 +123,7 @@ def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, 
             config.model if needs_adapter else config.model.model_copy(update={"embedding_dir": ""}),
             modality,
             num_classes,
+            image_size=config.data.image_side,
             vocab_size=vocab_size(config.data),
             max_tokens=config.data.max_tokens,
             seed=config.run.seed,

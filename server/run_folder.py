@@ -3,7 +3,7 @@
 ::
 
     RUN/config.toml    the settings, all of them
-    RUN/manifest.json  versions, source hash, seed, host, status
+    RUN/manifest.json  versions, source hash, seed, host, status, rows of the data that cannot be used
     RUN/events.jsonl   one fact a line: messages with their bytes, training, evaluation, refusals
     RUN/results.json   the final table
     RUN/report.html    all of it to look at, if ``backpack report`` was called
@@ -66,6 +66,7 @@ class RunFolder:
             "python": platform.python_version(),
             "versions": {name: version(name) for name in VERSIONED},
             "status": status,
+            **{name: earlier[name] for name in ("bad_rows",) if name in earlier},
             **facts,
         }
         write_json(path, manifest)

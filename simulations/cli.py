@@ -31,13 +31,16 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; may be repeated")] = None,
     seeds: Annotated[str, typer.Option(help="comma-separated run seeds, one run each; default: run.seed")] = "",
     engine: Annotated[str, typer.Option(help="flower (Ray, through flwr run) or inprocess")] = "flower",
+    federation: Annotated[
+        Path | None, typer.Option(help="what the machine has, such as simulations/federations/one_gpu.toml; over the config")
+    ] = None,
 ) -> None:
     """Run a simulation config; the exit code is 0 only if every run completed."""
     from simulations import runner
 
     if engine not in ("flower", "inprocess"):
         raise ConfigError(f"--engine {engine!r}: expected flower or inprocess")
-    configs = [runner.prepare(config, set_ or [], seed) for seed in runner.parse_seeds(seeds)]
+    configs = [runner.prepare(config, set_ or [], seed, federation) for seed in runner.parse_seeds(seeds)]
     runner.run_all(configs, engine)
 
 
@@ -68,6 +71,19 @@ def report(runs: Annotated[list[Path], typer.Argument(help="run folders, finishe
     from simulations import report as reports
 
     reports.main(runs)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="a data set, such as emojipairs or cub, or a simulation config")],
+    data_dir: Annotated[str, typer.Option(help="folder of the data files: data.data-dir")] = "",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as data.seed=1; may be repeated")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the pictures; default: data-NAME")] = None,
+) -> None:
+    """Show a data set: classes, counts, bad rows, what each client gets, a contact sheet and a plot of labels."""
+    from simulations import data_look
+
+    data_look.main(name, data_dir, set_ or [], out)
 
 
 def main() -> None:

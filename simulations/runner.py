@@ -6,16 +6,18 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 import config as settings
-from config import ConfigError, RunConfig
+from config import ConfigError, RunConfig, Scalar
 from simulations.progress import Follower
 
 OUT = Console()
+OF_THE_MACHINE: Final = ("train.device", "train.threads")
+"""Settings beside ``[federation]`` that a federation file may have."""
 
 
 def parse_seeds(text: str) -> list[int | None]:
@@ -27,13 +29,19 @@ def parse_seeds(text: str) -> list[int | None]:
     return [int(part) for part in text.split(",")]
 
 
-def prepare(path: Path, overrides: list[str], seed: int | None) -> RunConfig:
+def prepare(path: Path, overrides: list[str], seed: int | None, federation: Path | None = None) -> RunConfig:
     """Read a simulation config with overrides, and fill in where the run is written.
+
+    Args:
+        path: the config.
+        overrides: ``key=value`` over everything else.
+        seed: ``run.seed``; None: the config's.
+        federation: what the machine has; over the config.
 
     Raises:
         ConfigError: the config is not valid, or the run folder exists already (or not, to resume).
     """
-    flat: dict[str, Any] = settings.read_toml(path)
+    flat: dict[str, Any] = settings.read_toml(path) | (read_federation(federation) if federation else {})
     flat |= dict(settings.parse_override(text) for text in overrides)
     if seed is not None:
         flat["run.seed"] = seed
@@ -50,6 +58,21 @@ def prepare(path: Path, overrides: list[str], seed: int | None) -> RunConfig:
         found = "exists already: choose another run.name" if not config.run.resume else "does not exist: nothing to resume"
         raise ConfigError(f"{root / name} {found}")
     return settings.parse({**flat, "run.name": name, "run.output-dir": str(root)})
+
+
+def read_federation(path: Path) -> dict[str, Scalar]:
+    """Read what a machine gives to its clients: nothing that a result rests on.
+
+    Raises:
+        ConfigError: the file has another setting.
+    """
+    flat = settings.read_toml(path)
+    if others := [key for key in flat if not key.startswith("federation.") and key not in OF_THE_MACHINE]:
+        raise ConfigError(
+            f"{path} has {', '.join(others)}: a federation file has [federation] and {', '.join(OF_THE_MACHINE)} alone; put "
+            "the rest into the simulation config"
+        )
+    return flat
 
 
 def run_all(configs: list[RunConfig], engine: str) -> None:

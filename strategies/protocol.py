@@ -145,7 +145,8 @@ class ClientInfo:
     """One client as it described itself.
 
     With a stream of tasks, ``classes`` and the numbers of examples are those of all its tasks together, ``tasks`` are the
-    classes of each in the order it meets them (otherwise empty), and ``warnings`` say what a task lacks.
+    classes of each in the order it meets them (otherwise empty), and ``warnings`` say what a task lacks. ``bad_rows`` are rows
+    of its data set that it leaves out because they cannot be used, with the reason of each.
     """
 
     partition_id: int
@@ -158,6 +159,7 @@ class ClientInfo:
     num_test: int
     tasks: tuple[tuple[str, ...], ...] = ()
     warnings: tuple[str, ...] = ()
+    bad_rows: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return one line of JSON; several travel in one ConfigRecord, which has no nested tables."""
@@ -167,7 +169,7 @@ class ClientInfo:
     def from_json(text: str) -> ClientInfo:
         """Read :meth:`to_json`'s line."""
         fields = json.loads(text)
-        lists = {name: tuple(fields[name]) for name in ("classes", "warnings")}
+        lists = {name: tuple(fields[name]) for name in ("classes", "warnings", "bad_rows")}
         return ClientInfo(**{**fields, **lists, "tasks": tuple(tuple(names) for names in fields["tasks"])})
 
 

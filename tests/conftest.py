@@ -12,5 +12,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; two th
 
 
 @pytest.fixture(autouse=True)
-def _runs_go_to_tmp(monkeypatch, tmp_path):
+def _runs_and_caches_go_to_tmp(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKPACK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("BACKPACK_CACHE", str(tmp_path / "cache"))

@@ -5,11 +5,17 @@ import pytest
 
 import config
 from config import ConfigError, RunConfig, flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
+from data_partition.subgroups import subgroups
+from simulations.runner import read_federation
 
 ROOT = Path(__file__).resolve().parent.parent
 ACROSS = {"selection.across": True}
 PAIRED = {"strategy.name": "backpack", "strategy.scope": "modality", "selection.candidate": "paired"}
 CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
+CUB = {"data.dataset": "cub", "data.grouping": "seed"}
+OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
+DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
+PATHOLOGICAL = {**DEVICES, "data.partitioner": "pathological"}
 
 
 def test_pyproject_defaults_equal_the_model():
@@ -27,6 +33,42 @@ JOINER = {"strategy.name": "late-joiner", "strategy.joiner-starts": "donor"}
 @pytest.mark.parametrize("path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_configs_are_valid(path):
     parse(read_toml(path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "simulations" / "federations").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_federations_suit_every_simulation(path):
+    machine = read_federation(path)
+    assert "federation.clients" not in machine
+    for simulation in (ROOT / "simulations").glob("*.toml"):
+        config = parse(read_toml(simulation) | machine)
+        assert config.federation.gpus_per_client == machine["federation.gpus-per-client"]
+
+
+def test_a_federation_file_changes_nothing_that_a_result_rests_on(tmp_path):
+    (tmp_path / "mine.toml").write_text("[federation]\ncpus-per-client = 2\n[train]\nthreads = 2\nepochs = 1\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml has train\.epochs: a federation file has"):
+        read_federation(tmp_path / "mine.toml")
+
+
+REAL = {  # clients, classes of each, image side, tokens of a text (24: there are no texts)
+    "cifar100": (20, 5, 32, 24),
+    "coco": (30, 4, 64, 128),
+    "cub": (54, 5, 224, 128),
+    "n24news": (12, 3, 224, 128),
+    "oxford102": (12, 4, 64, 128),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("strategy", ["linceiver", "backpack"])
+def test_real_data_sets_have_the_sizes_of_pick_a_back(name, strategy):
+    config = parse(read_toml(ROOT / "simulations" / f"{name}_{strategy}.toml"))
+    number, classes, side, tokens = REAL[name]
+    everyone = subgroups(config.data)
+    assert (len(everyone), config.federation.clients) == (number, number)
+    assert {len(one.classes) for one in everyone} == {classes}
+    assert (config.data.dataset, config.data.image_side, config.data.max_tokens) == (name, side, tokens)
+    assert strategy in config.strategy.name or config.strategy.name == "shared-fedavg"
 
 
 def test_default_config_is_the_default_simulation():
@@ -62,7 +104,7 @@ def test_default_config_is_the_default_simulation():
         ({"selection.candidate": "paired"}, ["'paired'", "selection.across = true"]),
         ({**ACROSS, "selection.candidate": "paired", "selection.pairing": "words"}, ["'paired'", "'words'"]),
         ({**ACROSS, **PAIRED, "strategy.share": "backbone"}, ["'paired'", "the donor's adapter", "'backbone+adapter'"]),
-        ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "'cifar100' has images alone", "'swap'"]),
+        ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "found 'cifar100'", "'swap'"]),
         ({"selection.pairing": "words", "selection.also": "cka"}, ["'words'", "modeldiff alone", "cka"]),
         ({"selection.finalists": 2, "selection.abstain": False}, ["selection.finalists = 2", "selection.abstain"]),
         ({"selection.also": "cka,ckb"}, ["ckb unknown", "linear-probe"]),
@@ -100,7 +142,27 @@ def test_default_config_is_the_default_simulation():
         ({**JOINER, "strategy.joiner-starts": "cluster", "strategy.cluster-warmup": 30}, ["= 30", "run.rounds = 20"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
-        ({"data.dataset": "cifar10"}, ["data.dataset", "'cifar10'", "emojipairs, cifar100"]),
+        ({"data.dataset": "cifar"}, ["data.dataset", "'cifar'", "emojipairs, cifar100, cifar10"]),
+        ({**CUB, "data.grouping": "tri"}, ["'tri'", "'cub'", "seed, all"]),
+        ({**CUB, "data.tasks-per-client": 2}, ["= 2", "5 classes", "one of 1"]),
+        ({**CUB, "data.label-rule": "largest-area"}, ["data.label-rule = 'largest-area'", "coco", "'cub'", "'first'"]),
+        ({**CUB, "data.columns": "image=img"}, ["data.columns = 'image=img'", "hf", "'cub'"]),
+        ({**CUB, "data.partitioner": "iid"}, ["'iid'", "data.devices-per-group = 1", "2 or more"]),
+        ({**CUB, "data.devices-per-group": 2}, ["'one'", "data.devices-per-group = 2"]),
+        ({**CUB, "data.alpha": 0.1}, ["data.alpha = 0.1", "'dirichlet'", "'one'", "0.5"]),
+        ({**CUB, **DEVICES, "data.classes-per-device": 2}, ["data.classes-per-device = 2", "'pathological'", "'iid'"]),
+        ({**CUB, **DEVICES, "data.partitioner": "domain"}, ["'domain'", "'cub'", "folder and hf"]),
+        ({**CUB, **DEVICES, "data.concepts": "shared"}, ["data.concepts = 'shared'", "'iid'", "'disjoint'"]),
+        ({**CUB, **PATHOLOGICAL, "data.classes-per-device": 6}, ["data.classes-per-device = 6", "5 classes"]),
+        ({**OXFORD, **PATHOLOGICAL, "data.tasks-per-client": 2}, ["data.tasks-per-client = 2", "'pathological'"]),
+        ({**CUB, "strategy.name": "late-joiner"}, ["strategy.joiner-fold = 'domain'", "'seed'", "'client'"]),
+        ({**CUB, "model.name": "lenet5"}, ["'lenet5'", "'cub'", "224", "data.image-size = 32"]),
+        ({**CUB, "model.patch-size": 5}, ["model.patch-size = 5", "224 pixels"]),
+        ({**CUB, "data.image-size": 30}, ["model.patch-size = 4", "30 pixels"]),
+        ({**CUB, "data.max-bad-fraction": 1.5}, ["data.max-bad-fraction", "1.5"]),
+        ({"data.partitioner": "iid", "data.devices-per-group": 2}, ["data.partitioner = 'iid'", "cub", "'emojipairs'"]),
+        ({"data.image-size": 64}, ["data.image-size = 64", "'emojipairs'", "leave it at 0"]),
+        ({**CIFAR, "data.modalities": "text"}, ["data.modalities = 'text'", "'cifar100'", "'both'"]),
         ({"data.dataset": "cifar100"}, ["'tri'", "'cifar100'", "superclass"]),
         ({"data.grouping": "superclass"}, ["'superclass'", "'emojipairs'", "tri"]),
         ({"data.grouping": "all"}, ["'all'", "'emojipairs'", "tri"]),
@@ -138,6 +200,18 @@ def test_faults_name_key_value_and_what_is_allowed(flat, words):
 def test_images_alone_set_no_limit_on_the_length_of_texts():
     dense = {"model.low-rank": "dense", "model.rank": 30}
     assert parse({**CIFAR, **dense}).data.grouping == "superclass"
+
+
+def test_a_missing_modality_sets_no_limit_on_its_inputs():
+    dense = {"model.low-rank": "dense", "model.rank": 30, "data.max-tokens": 24}
+    assert parse({**OXFORD, **dense, "data.modalities": "image"}).data.modalities == "image"
+    with pytest.raises(ConfigError, match="24 tokens"):
+        parse({**OXFORD, **dense, "data.modalities": "text"})
+
+
+def test_devices_of_a_group_are_its_domains_where_one_joins_late():
+    late = {"strategy.name": "late-joiner", "data.train-fraction": 1.0}
+    assert parse({**CUB, **DEVICES, **late}).data.num_domains == 3
 
 
 def test_every_fault_is_listed_at_once():

@@ -20,6 +20,8 @@ FORBIDDEN = {
 LAZY = {"transformers"}
 """Imported inside functions only: each takes seconds, and few runs need it."""
 NEVER = {"torchvision", "timm", "torchscale", "pickle", "tests"}
+MAY = {"data_partition/pickles.py": {"pickle"}}
+"""The one reader of pickles: it looks names up in a table of its own."""
 
 
 def modules_of(source: str) -> set[str]:
@@ -47,8 +49,8 @@ def test_imports_go_one_way(package: str) -> None:
     files = files_of(package)
     assert files, f"{package} has no files: has it moved?"
     forbidden = FORBIDDEN.get(package, set()) | NEVER
-    wrong = {str(path.relative_to(ROOT)): sorted(modules_of(path.read_text(encoding="utf-8")) & forbidden) for path in files}
-    assert {path: names for path, names in wrong.items() if names} == {}
+    wrong = {str(path.relative_to(ROOT)): modules_of(path.read_text(encoding="utf-8")) & forbidden for path in files}
+    assert {path: names - MAY.get(path, set()) for path, names in wrong.items() if names - MAY.get(path, set())} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

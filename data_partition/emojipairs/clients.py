@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from config import Data
-from data_partition.emojipairs.dataset import Rows, Table, load
+from data_partition.emojipairs.catalogue import IMAGE_STYLES
+from data_partition.emojipairs.dataset import Rows, Table, load, locate
 from data_partition.emojipairs.groupings import subgroups
 from data_partition.files import DataError
+from data_partition.rows import Sample
 from data_partition.splits import ConceptSplit, Examples, owned_concepts, split_concepts
 from data_partition.subgroups import Subgroup
 
@@ -69,6 +72,25 @@ def _owned(data: Data, split: ConceptSplit, subgroup: Subgroup, train_fraction: 
         name: owned_concepts(split.train[name], train_fraction, subgroup.domain_index, data.num_domains, disjoint)
         for name in subgroup.classes
     }
+
+
+def samples(data: Data, label: str, number: int) -> list[Sample]:
+    """Return some training concepts of a class, each in another art style, with what one source says of it."""
+    table = load(data.data_dir, data.vocab_file)
+    concepts = _split(table, data.val_fraction, data.seed).train[label][:number]
+    parquet, _ = locate(data.data_dir, data.vocab_file)
+    texts = pq.read_table(
+        parquet, columns=["concept", "text"], filters=[("concept", "in", concepts), ("domain", "=", "cldr-en")]
+    ).to_pydict()
+    text_of = {} if data.modalities == "image" else dict(zip(texts["concept"], texts["text"], strict=True))
+    found: list[Sample] = []
+    for place, concept in enumerate(concepts):
+        rows = np.flatnonzero(table.images.concepts == table.concepts.index(concept))
+        order = [*IMAGE_STYLES[place % len(IMAGE_STYLES) :], *IMAGE_STYLES]
+        row = min(rows, key=lambda row: order.index(str(table.images.domains[row])))
+        pixels = None if data.modalities == "text" else table.images.inputs[row]
+        found.append(Sample(pixels, text_of.get(concept, "")))
+    return found
 
 
 def _split(table: Table, val_fraction: float, seed: int) -> ConceptSplit:

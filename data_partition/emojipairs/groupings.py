@@ -38,6 +38,13 @@ def class_groups(grouping: str) -> list[tuple[str, ...]]:
     return [tuple(permuted[start : start + size]) for start in range(0, len(CLASSES), size)]
 
 
+def group_names(data: Data) -> tuple[str, ...]:
+    """Return the names of the class groups, in the order of ``Subgroup.group``."""
+    if data.grouping == "theme":
+        return tuple(THEMES)
+    return tuple(f"group {number}" for number in range(1, NUM_CLASS_GROUPS[data.grouping] + 1))
+
+
 def subgroups(data: Data) -> list[Subgroup]:
     """Return the subgroups of ``data.grouping`` in the order of partition ids: images first, then texts.
 

@@ -1,4 +1,4 @@
-"""Data files for tests: a vocabulary of the size and form of bert-base-uncased, and a small CIFAR-100."""
+"""Data files for tests: a vocabulary of the size and form of bert-base-uncased, and a small CIFAR-100; items of a split."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from config import Data
+from data_partition import decoded, store
 from data_partition.cifar100 import CLASSES, FOLDER, ROW_BYTES, SUPERCLASS_OF, SUPERCLASSES
+from data_partition.client_data import Split
 from data_partition.emojipairs.catalogue import VOCAB_NAME
 from data_partition.files import find_data_file
+from data_partition.subgroups import Subgroup
 from data_partition.text import BERT_SPECIAL_TOKENS, BERT_VOCAB_SIZE
 
 OFFSET = 1000
@@ -55,3 +59,19 @@ def write_cifar100(data_dir: Path, train: int = 4, test: int = 2) -> Path:
     (folder / "coarse_label_names.txt").write_text("\n".join(SUPERCLASSES) + "\n", encoding="utf-8")
     (folder / "fine_label_names.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     return data_dir
+
+
+def items_of(data: Data, subgroup: Subgroup, rows: Split) -> list[str]:
+    """See through the tensors: which item each row is, by its pixels or its tokens."""
+    kept = store.open_store(data)
+    own = [row for name in subgroup.classes for row in kept.rows(name) if row.modality == subgroup.modality]
+    if subgroup.modality == "image":
+        pixels = decoded.open_pixels(data, kept)
+        places = {row.item: place for place, row in enumerate(kept.all_rows("image"))}
+        own = [row for row in own if places[row.item] not in pixels.bad]
+        known = {pixels.images[places[row.item]].tobytes(): row.item for row in own}
+    else:
+        tokens, places = decoded.open_tokens(data, kept), {row.item: place for place, row in enumerate(kept.all_rows("text"))}
+        known = {tokens.read([places[row.item]], data.max_tokens).tobytes(): row.item for row in own}
+    assert len(known) == len(own), "two items look the same"
+    return [known[one.numpy().tobytes()] for one in rows.inputs]

@@ -24,7 +24,7 @@ def backpack(*words: str, cwd: Path, **environment: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["compare", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in ("run", "compare", "report", "data"))])
 def test_help_imports_neither_torch_nor_flwr(words):
     code = f"import sys\nsys.argv = ['backpack', *{words!r}]\nfrom simulations.cli import main\ntry:\n    main()\nfinally:\n"
     code += "    print(sorted({'torch', 'flwr', 'ray', 'numpy', 'pandas'} & set(sys.modules)), file=sys.stderr)"
@@ -96,6 +96,22 @@ def test_a_taken_name_is_refused(tmp_path, root):
     shown = backpack("run", QUICK, *TINY, "--set", "run.name=mine", cwd=tmp_path, BACKPACK_RUNS=folder)
     assert shown.returncode == 2
     assert "exists already" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["cub", "--data-dir", "."], ["CUB_200_2011/images", "<- not found", "What to do"]),
+        (["birds"], ["data.dataset", "'birds'", "cub, coco"]),
+    ],
+)
+def test_data_that_are_not_there_are_said_and_the_exit_code_is_honest(tmp_path, words, told):
+    shown = backpack("data", *words, cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    for word in told:
+        assert word in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_compare_names_a_folder_that_is_no_run(tmp_path):
