@@ -146,6 +146,10 @@ def train_task(message: Message, context: Context) -> Message:
         metrics, facts = learn_task(config, instruction, folder, prepare)
     except DonorError as error:
         return _refusal(message, instruction, error)
+    except FloatingPointError as error:
+        if not (named := _donors(message)[0]):
+            raise
+        return _refusal(message, instruction, DonorError(named[0].partition_id, f"training on top of it diverges: {error}"))
     return _reply(message, metrics, {}, facts)
 
 

@@ -94,6 +94,22 @@ class RunConfig(Section):
                 f"the scorer leep reads the donor's own head, which strategy.share = '{self.strategy.share}' does not "
                 "send: use 'backbone+adapter+head', or another scorer"
             )
+        if self.strategy.name == "backpack" and self.strategy.share == "attention":
+            raise ValueError(
+                "strategy.share = 'attention' is not for strategy.name = 'backpack', whose targets learn on top of whole "
+                "backbones: use 'backbone', 'backbone+adapter' or 'backbone+adapter+head'"
+            )
+        paired = self.strategy.name == "backpack" and self.selection.candidate == "paired"
+        if paired and self.data.dataset in WITHOUT_TEXTS:
+            raise ValueError(
+                f"selection.candidate = 'paired' needs concepts in two modalities, and data.dataset = '{self.data.dataset}' "
+                "has images alone: use 'swap' or 'calibrate'"
+            )
+        if paired and "adapter" not in self.strategy.share:
+            raise ValueError(
+                f"selection.candidate = 'paired' needs the donor's adapter, which strategy.share = '{self.strategy.share}' "
+                "does not send: use 'backbone+adapter'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from config import LISTED, Data
+import numpy as np
+from numpy.typing import NDArray
+
+from config import LISTED, WITHOUT_TEXTS, Data
 from data_partition import cifar100
 from data_partition.emojipairs import groupings
 from data_partition.rows import Fault, Sample
-from data_partition.splits import Examples
+from data_partition.splits import Examples, MappedRows
 from data_partition.subgroups import Modality, Subgroup
 
 
@@ -28,6 +31,7 @@ class DataSet:
         group_names: what the class groups are called, in the order of ``Subgroup.group``.
         samples: some training items of a class, to look at; as many as are asked for and there are.
         bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
+        load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: there are none.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
@@ -36,6 +40,7 @@ class DataSet:
     group_names: Callable[[Data], tuple[str, ...]]
     samples: Callable[[Data, str, int], list[Sample]]
     bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
+    load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any] | MappedRows]] | None = None
 
 
 def _check_emojipairs(data: Data) -> None:
@@ -92,15 +97,42 @@ def _bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
     return listed.bad_rows(data, modality)
 
 
+def _listed_twins(
+    data: Data, subgroup: Subgroup, train_fraction: float
+) -> tuple[NDArray[np.int64], NDArray[Any] | MappedRows]:
+    from data_partition import listed
+
+    return listed.load_twins(data, subgroup, train_fraction)
+
+
+def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    from data_partition.emojipairs.clients import load_twins
+
+    return load_twins(data, subgroup, train_fraction)
+
+
 DATASETS: Final = {
     "emojipairs": DataSet(
-        groupings.subgroups, _check_emojipairs, _load_emojipairs, groupings.group_names, _emojipairs_samples
+        groupings.subgroups,
+        _check_emojipairs,
+        _load_emojipairs,
+        groupings.group_names,
+        _emojipairs_samples,
+        load_twins=_load_emojipairs_twins,
     ),
     "cifar100": DataSet(
         cifar100.subgroups, cifar100.check_files, cifar100.load_examples, cifar100.group_names, cifar100.samples
     ),
     **{
-        name: DataSet(_listed_subgroups, _check_listed, _load_listed, _listed_group_names, _listed_samples, _bad_rows)
+        name: DataSet(
+            _listed_subgroups,
+            _check_listed,
+            _load_listed,
+            _listed_group_names,
+            _listed_samples,
+            _bad_rows,
+            None if name in WITHOUT_TEXTS else _listed_twins,
+        )
         for name in LISTED
     },
 }

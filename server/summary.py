@@ -63,8 +63,8 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
         target |= continual_summary.average_accuracies(events, kind)
     moved = dict.fromkeys(clients, 0)
     for event in events:
-        if event["event"] == "message" and not _is_control(event["arm"]) and event["client"] in moved:
-            if counted and event["arm"] not in counted:
+        if event["event"] == "message" and event["client"] in moved:
+            if _is_control(event["arm"]) or event["arm"].startswith("pair-") or (counted and event["arm"] not in counted):
                 continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
     return [

@@ -219,9 +219,17 @@ class Manifest:
         """
         try:
             fields = json.loads(text)
-            return Manifest(**{**fields, "classes": tuple(fields["classes"])})
+            found = Manifest(**{**fields, "classes": tuple(fields["classes"])})
+            words = (found.modality, found.sha256, *found.classes)
+            if not all(isinstance(word, str) for word in words):
+                raise TypeError(f"found {words}, expected words")
+            if not all(isinstance(number, int) for number in (found.partition_id, found.num_train)):
+                raise TypeError(f"found client {found.partition_id!r} with {found.num_train!r} examples, expected integers")
+            if not isinstance(found.validation, int | float) or found.validation < 0 or found.validation > 1:
+                raise TypeError(f"found validation {found.validation!r}, expected a number from 0 to 1, or NaN: not known")
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"a donor's manifest is not one: {error}") from None
+        return found
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:

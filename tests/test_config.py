@@ -9,6 +9,8 @@ from data_partition.subgroups import subgroups
 from simulations.runner import read_federation
 
 ROOT = Path(__file__).resolve().parent.parent
+ACROSS = {"selection.across": True}
+PAIRED = {"strategy.name": "backpack", "strategy.scope": "modality", "selection.candidate": "paired"}
 CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
 CUB = {"data.dataset": "cub", "data.grouping": "seed"}
 OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
@@ -93,6 +95,18 @@ def test_default_config_is_the_default_simulation():
         ({"data.tasks-per-client": 0}, ["data.tasks-per-client", "0"]),
         ({"data.task-order": "random"}, ["data.task-order", "same, shuffled"]),
         ({"strategy.name": "backpack", "selection.scorer": "leep"}, ["leep", "own head", "'backbone'"]),
+        ({"strategy.name": "backpack", "strategy.share": "attention"}, ["'attention'", "'backpack'", "whole backbones"]),
+        ({"selection.scorer": "oracle"}, ["'oracle'", "selection.routing = 'all-pairs'"]),
+        ({"selection.scorer": "best-on-average", "selection.routing": "cluster"}, ["'best-on-average'", "'all-pairs'"]),
+        ({"selection.scorer": "random", "selection.routing": "cluster"}, ["'cluster'", "'random'", "'modeldiff'"]),
+        ({"selection.scorer": "random", "selection.shortlist": 3}, ["selection.shortlist = 3", "'random'", "'modeldiff'"]),
+        ({**ACROSS, "selection.shortlist": 3, "selection.sketch": "responses"}, ["'responses'", "'weights'"]),
+        ({"selection.candidate": "paired"}, ["'paired'", "selection.across = true"]),
+        ({**ACROSS, "selection.candidate": "paired", "selection.pairing": "words"}, ["'paired'", "'words'"]),
+        ({**ACROSS, **PAIRED, "strategy.share": "backbone"}, ["'paired'", "the donor's adapter", "'backbone+adapter'"]),
+        ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "'cifar100' has images alone", "'swap'"]),
+        ({"selection.pairing": "words", "selection.also": "cka"}, ["'words'", "modeldiff alone", "cka"]),
+        ({"selection.finalists": 2, "selection.abstain": False}, ["selection.finalists = 2", "selection.abstain"]),
         ({"selection.also": "cka,ckb"}, ["ckb unknown", "linear-probe"]),
         ({"continual.ratios": "0.5,0.3"}, ["continual.ratios", "'0.5,0.3'", "ascending"]),
         ({"continual.method": "ewc", "continual.adapter": "first"}, ["continual.adapter = 'first'", "'ewc'"]),
