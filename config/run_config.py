@@ -100,10 +100,10 @@ class RunConfig(Section):
                 "backbones: use 'backbone', 'backbone+adapter' or 'backbone+adapter+head'"
             )
         paired = self.strategy.name == "backpack" and self.selection.candidate == "paired"
-        if paired and self.data.dataset != "emojipairs":
+        if paired and self.data.dataset in WITHOUT_TEXTS:
             raise ValueError(
-                "selection.candidate = 'paired' needs concepts in two modalities, which are known of data.dataset = "
-                f"'emojipairs' alone, found '{self.data.dataset}': use 'swap' or 'calibrate'"
+                f"selection.candidate = 'paired' needs concepts in two modalities, and data.dataset = '{self.data.dataset}' "
+                "has images alone: use 'swap' or 'calibrate'"
             )
         if paired and "adapter" not in self.strategy.share:
             raise ValueError(

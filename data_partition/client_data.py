@@ -85,13 +85,13 @@ def load_twins(data: Data, subgroup: Subgroup, train_fraction: float | None = No
         Places of training examples that have a twin, ascending, int64 (n,), and the inputs of the twins, row by row.
 
     Raises:
-        DataError: twins are not known of the data set; or as :func:`load_client`.
+        DataError: the data set has no twins; or as :func:`load_client`.
     """
     load = DATASETS[data.dataset].load_twins
     if load is None:
-        raise DataError(f"twins are known of data.dataset = 'emojipairs' alone, found '{data.dataset}'.")
+        raise DataError(f"data.dataset = '{data.dataset}' has one modality, and no concept in two: there are no twins.")
     places, inputs = load(data, subgroup, data.train_fraction if train_fraction is None else train_fraction)
-    return torch.from_numpy(places), torch.from_numpy(inputs)
+    return torch.from_numpy(places), _as_tensor(inputs)
 
 
 def _as_tensor(inputs: NDArray[Any] | MappedRows) -> Tensor:

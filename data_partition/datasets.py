@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from config import LISTED, Data
+from config import LISTED, WITHOUT_TEXTS, Data
 from data_partition import cifar100
 from data_partition.emojipairs import groupings
 from data_partition.rows import Fault, Sample
-from data_partition.splits import Examples
+from data_partition.splits import Examples, MappedRows
 from data_partition.subgroups import Modality, Subgroup
 
 
@@ -31,8 +31,7 @@ class DataSet:
         group_names: what the class groups are called, in the order of ``Subgroup.group``.
         samples: some training items of a class, to look at; as many as are asked for and there are.
         bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
-        load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: not known of
-            this data set.
+        load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: there are none.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
@@ -41,7 +40,7 @@ class DataSet:
     group_names: Callable[[Data], tuple[str, ...]]
     samples: Callable[[Data, str, int], list[Sample]]
     bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
-    load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any]]] | None = None
+    load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any] | MappedRows]] | None = None
 
 
 def _check_emojipairs(data: Data) -> None:
@@ -54,12 +53,6 @@ def _load_emojipairs(data: Data, subgroup: Subgroup, train_fraction: float) -> t
     from data_partition.emojipairs.clients import load_examples
 
     return load_examples(data, subgroup, train_fraction)
-
-
-def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    from data_partition.emojipairs.clients import load_twins
-
-    return load_twins(data, subgroup, train_fraction)
 
 
 def _emojipairs_samples(data: Data, label: str, number: int) -> list[Sample]:
@@ -104,6 +97,20 @@ def _bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
     return listed.bad_rows(data, modality)
 
 
+def _listed_twins(
+    data: Data, subgroup: Subgroup, train_fraction: float
+) -> tuple[NDArray[np.int64], NDArray[Any] | MappedRows]:
+    from data_partition import listed
+
+    return listed.load_twins(data, subgroup, train_fraction)
+
+
+def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    from data_partition.emojipairs.clients import load_twins
+
+    return load_twins(data, subgroup, train_fraction)
+
+
 DATASETS: Final = {
     "emojipairs": DataSet(
         groupings.subgroups,
@@ -117,7 +124,15 @@ DATASETS: Final = {
         cifar100.subgroups, cifar100.check_files, cifar100.load_examples, cifar100.group_names, cifar100.samples
     ),
     **{
-        name: DataSet(_listed_subgroups, _check_listed, _load_listed, _listed_group_names, _listed_samples, _bad_rows)
+        name: DataSet(
+            _listed_subgroups,
+            _check_listed,
+            _load_listed,
+            _listed_group_names,
+            _listed_samples,
+            _bad_rows,
+            None if name in WITHOUT_TEXTS else _listed_twins,
+        )
         for name in LISTED
     },
 }

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,12 +133,55 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
     Raises:
         DataError: the files are missing or damaged, too many rows cannot be used, or a split has no row.
     """
-    store = open_store(data)
-    if store.faults or any(store.changed(name) for name in subgroup.classes):
-        store = open_store(data, again=True)  # files may have been put right in their places
+    store = _open_current(data, subgroup)
     pixels = open_pixels(data, store) if subgroup.modality == "image" else None
     faults = pixels.faults if pixels else ()
     check_faults(data, store.num_rows - len(faults), (*store.faults, *faults))
+    owned, parts = _owned(data, store, subgroup, train_fraction)
+    wanted = {
+        "training": owned,
+        "validation": {name: parts[name].val[name] for name in owned},
+        "test": {name: parts[name].test[name] for name in owned},
+    }
+    train, val, test = (_select(data, store, pixels, subgroup, chosen, what) for what, chosen in wanted.items())
+    return train, val, test
+
+
+def load_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any] | MappedRows]:
+    """Return what a client owns of its training items in the other modality; see :class:`data_partition.datasets.DataSet`.
+
+    Raises:
+        DataError: a modality is missing, no item has both; or as :func:`load_examples`.
+    """
+    if data.modalities != "both":
+        raise DataError(f"data.modalities = '{data.modalities}': no item has a twin in the other modality; use 'both'.")
+    store = _open_current(data, subgroup)
+    pixels = open_pixels(data, store)
+    owned, _ = _owned(data, store, subgroup, train_fraction)
+    other: Modality = "text" if subgroup.modality == "image" else "image"
+    place_of: dict[str, int] = {}
+    for place, item, _ in _found(store, pixels, replace(subgroup, modality=other), owned):
+        place_of.setdefault(item, place)
+    mine = [item for _, item, _ in _found(store, pixels, subgroup, owned)]
+    paired = [(at, place_of[item]) for at, item in enumerate(mine) if item in place_of]
+    if not paired:
+        raise DataError(f"client {subgroup.partition_id} has no training item with both an image and a text.")
+    places = [place for _, place in paired]
+    return np.array([at for at, _ in paired]), _inputs(data, store, pixels if other == "image" else None, places)
+
+
+def _open_current(data: Data, subgroup: Subgroup) -> Store:
+    """Return the rows as they are now: files of a client may have been written over, or put right, in their places."""
+    store = open_store(data)
+    if store.faults or any(store.changed(name) for name in subgroup.classes):
+        store = open_store(data, again=True)
+    return store
+
+
+def _owned(
+    data: Data, store: Store, subgroup: Subgroup, train_fraction: float
+) -> tuple[dict[str, frozenset[str]], dict[str, ConceptSplit]]:
+    """Return the training items of a client, class by class, and the split of each of its classes."""
     owned: dict[str, frozenset[str]] = {}
     parts: dict[str, ConceptSplit] = {}
     dealt = _dealt(data, store, subgroup) if data.devices_per_group > 1 else None
@@ -147,13 +190,7 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
         mine = [item for item in parts[name].train[name] if dealt is None or item in dealt]
         if mine:
             owned[name] = owned_concepts(mine, train_fraction, 0, 1, disjoint=False)
-    wanted = {
-        "training": owned,
-        "validation": {name: parts[name].val[name] for name in owned},
-        "test": {name: parts[name].test[name] for name in owned},
-    }
-    train, val, test = (_select(data, store, pixels, subgroup, chosen, what) for what, chosen in wanted.items())
-    return train, val, test
+    return owned, parts
 
 
 @lru_cache(maxsize=8)
@@ -205,21 +242,34 @@ def _domains(store: Store, classes: Sequence[str], items: Sequence[str]) -> list
 def _select(
     data: Data, store: Store, pixels: Pixels | None, subgroup: Subgroup, chosen: dict[str, frozenset[str]], what: str
 ) -> Examples:
-    """Return the rows of some items in the order of the data set, whatever the order of the client's classes."""
-    places: list[int] = []
-    labels: list[int] = []
-    for name in sorted(chosen):
-        mine = [row for row in store.rows(name) if row.modality == subgroup.modality]
-        first = store.first[subgroup.modality][store.classes.index(name)]
-        for place, row in enumerate(mine, start=first):
-            if row.item in chosen[name] and not (pixels and place in pixels.bad):
-                places.append(place)
-                labels.append(subgroup.classes.index(name))
+    """Return the rows of some items; see :func:`_found`."""
+    found = _found(store, pixels, subgroup, chosen)
+    labels = [label for _, _, label in found]
     if not labels:
         raise DataError(
             f"client {subgroup.partition_id} ({subgroup.modality}, {', '.join(subgroup.classes[:6])}) has no {what} row: "
             "raise data.train-fraction, lower data.devices-per-group, or look at the files of these classes."
         )
+    return _inputs(data, store, pixels, [place for place, _, _ in found]), np.array(labels)
+
+
+def _found(
+    store: Store, pixels: Pixels | None, subgroup: Subgroup, chosen: dict[str, frozenset[str]]
+) -> list[tuple[int, str, int]]:
+    """Return place, item and label of the rows of some items, in the order of the data set, not of the client's classes."""
+    found: list[tuple[int, str, int]] = []
+    for name in sorted(chosen):
+        mine = [row for row in store.rows(name) if row.modality == subgroup.modality]
+        first = store.first[subgroup.modality][store.classes.index(name)]
+        for place, row in enumerate(mine, start=first):
+            undecoded = pixels and subgroup.modality == "image" and place in pixels.bad
+            if row.item in chosen[name] and not undecoded:
+                found.append((place, row.item, subgroup.classes.index(name)))
+    return found
+
+
+def _inputs(data: Data, store: Store, pixels: Pixels | None, places: list[int]) -> NDArray[Any] | MappedRows:
+    """Return the images at some places, or without ``pixels`` the texts."""
     if pixels:
-        return MappedRows(pixels.images, np.array(places)), np.array(labels)
-    return open_tokens(data, store).read(places, data.max_tokens), np.array(labels)
+        return MappedRows(pixels.images, np.array(places))
+    return open_tokens(data, store).read(places, data.max_tokens)

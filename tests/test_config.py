@@ -104,7 +104,7 @@ def test_default_config_is_the_default_simulation():
         ({"selection.candidate": "paired"}, ["'paired'", "selection.across = true"]),
         ({**ACROSS, "selection.candidate": "paired", "selection.pairing": "words"}, ["'paired'", "'words'"]),
         ({**ACROSS, **PAIRED, "strategy.share": "backbone"}, ["'paired'", "the donor's adapter", "'backbone+adapter'"]),
-        ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "found 'cifar100'", "'swap'"]),
+        ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "'cifar100' has images alone", "'swap'"]),
         ({"selection.pairing": "words", "selection.also": "cka"}, ["'words'", "modeldiff alone", "cka"]),
         ({"selection.finalists": 2, "selection.abstain": False}, ["selection.finalists = 2", "selection.abstain"]),
         ({"selection.also": "cka,ckb"}, ["ckb unknown", "linear-probe"]),

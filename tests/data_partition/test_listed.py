@@ -17,7 +17,7 @@ import torch
 from config import Data
 from data_partition import decoded, listed, pictures, readers, store
 from data_partition.cache_folder import cache_folder
-from data_partition.client_data import load_client
+from data_partition.client_data import Split, load_client, load_twins
 from data_partition.datasets import DATASETS
 from data_partition.files import DataError
 from data_partition.group_tables import class_groups
@@ -295,3 +295,16 @@ def test_a_text_is_cut_or_padded(trees):
     assert torch.equal(wide.train.inputs[:, :4], short.train.inputs)
     assert wide.train.inputs.shape[1] == 300
     assert (wide.train.inputs[:, -1] == 0).all()
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("client", [0, 6])
+def test_twins_are_the_same_items_in_the_other_modality(trees, client):
+    data = settings(trees, "oxford102")
+    mine, other = load_client(data, client), load_client(data, 6 - client)
+    places, inputs = load_twins(data, mine.subgroup)
+    assert places.tolist() == list(range(len(mine.train)))
+    twins = Split(inputs, mine.train.labels)
+    assert items_of(data, other.subgroup, twins) == items_of(data, mine.subgroup, mine.train)
+    with pytest.raises(DataError, match=r"data\.modalities = 'image'"):
+        load_twins(settings(trees, "oxford102", modalities="image"), mine.subgroup)

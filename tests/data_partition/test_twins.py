@@ -68,5 +68,5 @@ def test_a_smaller_share_has_fewer_twins():
 
 def test_one_modality_has_no_twins():
     data = Data(dataset="cifar100", grouping="superclass", concepts="shared")
-    with pytest.raises(DataError, match="found 'cifar100'"):
+    with pytest.raises(DataError, match="'cifar100' has one modality"):
         load_twins(data, find_subgroup(data, 0))
