@@ -18,7 +18,7 @@ run: $(STAMP)
 	$(BIN)/backpack run simulations/linceiver.toml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
