@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from config import LISTED, Data
+from config import LISTED, SERIES, Data
 from data_partition import cifar100
 from data_partition.emojipairs import groupings
 from data_partition.rows import Fault, Sample
@@ -92,6 +92,30 @@ def _bad_rows(data: Data, modality: Modality) -> tuple[Fault, ...]:
     return listed.bad_rows(data, modality)
 
 
+def _series_subgroups(data: Data) -> list[Subgroup]:
+    from data_partition import series
+
+    return series.subgroups(data)
+
+
+def _check_series(data: Data) -> None:
+    from data_partition import series
+
+    series.check_files(data)
+
+
+def _load_series(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[Examples, Examples, Examples]:
+    from data_partition import series
+
+    return series.load_examples(data, subgroup, train_fraction)
+
+
+def _series_samples(data: Data, label: str, number: int) -> list[Sample]:
+    from data_partition import series
+
+    return series.samples(data, label, number)
+
+
 DATASETS: Final = {
     "emojipairs": DataSet(
         groupings.subgroups, _check_emojipairs, _load_emojipairs, groupings.group_names, _emojipairs_samples
@@ -103,4 +127,13 @@ DATASETS: Final = {
         name: DataSet(_listed_subgroups, _check_listed, _load_listed, _listed_group_names, _listed_samples, _bad_rows)
         for name in LISTED
     },
+    **{
+        name: DataSet(_series_subgroups, _check_series, _load_series, lambda data: (data.series,), _series_samples)
+        for name in SERIES
+    },
 }
+
+
+def serving(data: Data, modality: Modality) -> DataSet:
+    """Return the data set that the clients of a modality have: ``data.also`` for series, where there is one."""
+    return DATASETS[data.also if modality == "series" and data.also != "none" else data.dataset]

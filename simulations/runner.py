@@ -127,6 +127,8 @@ def check(config: RunConfig) -> None:
         check_tasks(config)
         wanted = wanted_clients(config)
         DATASETS[config.data.dataset].check_files(config.data)
+        if config.data.also != "none":
+            DATASETS[config.data.also].check_files(config.data)
         if config.model.embedding_dir and any(find_subgroup(config.data, client).modality == "text" for client in wanted):
             inspect(config.model.embedding_dir, vocab_size(config.data), config.data.max_tokens)
     except (DataError, EmbeddingError, RunError) as error:
