@@ -75,7 +75,9 @@ def test_a_patch_of_a_series_is_its_samples_and_its_place() -> None:
         torch.testing.assert_close(tokens[1, place], expected)
 
 
-@pytest.mark.parametrize(("shape", "found"), [((2, 4, 8), "4 channels and 8 samples"), ((2, 3, 9), "3 channels and 9 samples")])
+@pytest.mark.parametrize(
+    ("shape", "found"), [((2, 4, 8), "4 channels and 8 samples"), ((2, 3, 9), "3 channels and 9 samples")]
+)
 def test_other_series_are_refused(shape: tuple[int, ...], found: str) -> None:
     with pytest.raises(ValueError, match=rf"{found}: expected 3 channels, .* patches of 2.*data\.window"):
         SeriesFrontEnd(5, channels=3, patch_size=2)(torch.zeros(shape))

@@ -150,7 +150,9 @@ def test_initial_weights_depend_on_seed_and_group() -> None:
         value = named_tensors(first)[one]
         assert torch.equal(value, named_tensors(wider)[one])
         assert value.ndim < 2 or not torch.equal(value, named_tensors(other)[one])
-    stem = named_tensors(build_model(Model(name="wrn-16-8"), "image", 2, seed=0))["backbone.blocks.2.block1.inner.conv1.weight"]
+    stem = named_tensors(build_model(Model(name="wrn-16-8"), "image", 2, seed=0))[
+        "backbone.blocks.2.block1.inner.conv1.weight"
+    ]
     assert float(stem.detach().std()) == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.02)
 
 
