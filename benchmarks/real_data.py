@@ -1,9 +1,10 @@
-"""What a client of a real data set costs: dealing rows to clients, and the start of a client of CUB-200-2011 at 224 pixels.
+"""What a client of a real data set costs: dealing rows to clients, and the start of a client of CUB-200-2011 and of COCO.
 
-``python -m benchmarks.real_data`` writes a data set with the layout and the numbers of CUB-200-2011 and synthetic content into
-a temporary folder (3 GB free are needed), decodes it once, and then starts clients, each in a process of its own. A start is
-``load_client``, after all imports; private memory is the growth of RssAnon of /proc/self/status, the best of three processes
-for the time and the worst for the memory.
+``python -m benchmarks.real_data`` writes data sets with the layout and the numbers of CUB-200-2011 (224 pixels) and of COCO
+2017 (64 pixels, 123,287 images, 860,000 annotations) and synthetic content into a temporary folder (5 GB free are needed),
+decodes each once, and then starts clients, each in a process of its own. A start is ``load_client``, after all imports;
+private memory is the growth of RssAnon of /proc/self/status, the best of three processes for the time and the worst for the
+memory.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from PIL import Image
@@ -54,25 +55,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--start", default="", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("partition", "cub", "coco"), help="leave the others out")
     options = parser.parse_args()
     if options.start:
-        start_clients(options.data_dir, [int(client) for client in options.start.split(",")])
+        start_clients(Path(options.data_dir), [int(client) for client in options.start.split(",")])
         return
-    for name, seconds in partition_seconds().items():
-        tell(f"10,000 rows to 100 clients, {name:12} {seconds:.2f} s")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["BACKPACK_CACHE"] = str(Path(folder) / "cache")
-        write_cub(Path(folder) / "cub")
-        first = in_a_process(folder, "0")
-        tell(f"first start, decodes all images   {first['seconds']:.1f} s")
-        for name, clients in (
-            ("image client", "13"),
-            ("text client", "40"),
-            ("all 54 clients", ",".join(map(str, range(54)))),
-        ):
-            found = [in_a_process(folder, clients) for _ in range(3)]
-            seconds, private = min(one["seconds"] for one in found), max(one["private"] for one in found)
-            tell(f"warm start of one {name:16} {seconds:.3f} s, {private:.1f} MB private")
+    if options.only in (None, "partition"):
+        for name, seconds in partition_seconds().items():
+            tell(f"10,000 rows to 100 clients, {name:12} {seconds:.2f} s")
+    for name, write, number in (("cub", write_cub, 54), ("coco", write_coco, 30)):
+        if options.only in (None, name):
+            with tempfile.TemporaryDirectory() as folder:
+                measure(Path(folder), name, write, number)
+
+
+def measure(folder: Path, name: str, write: Callable[[Path], None], number: int) -> None:
+    """Write a data set, and print what the first and later starts of its clients cost."""
+    os.environ["BACKPACK_CACHE"] = str(folder / "cache")
+    write(folder / name)
+    time.sleep(3)  # a tree that has just changed is looked at as a whole
+    first = in_a_process(folder / name, f"{number // 2}")
+    tell(f"{name}: first start of all, of a text client: lists all rows {first['seconds']:.1f} s")
+    first = in_a_process(folder / name, "0")
+    tell(f"{name}: first start of an image client: decodes all images {first['seconds']:.1f} s")
+    for kind, clients in (
+        ("one image client", f"{number // 4}"),
+        ("one text client", f"{number - number // 4}"),
+        (f"one of all {number}", ",".join(map(str, range(number)))),
+    ):
+        found = [in_a_process(folder / name, clients) for _ in range(3)]
+        seconds, private = min(one["seconds"] for one in found), max(one["private"] for one in found)
+        tell(f"{name}: warm start of {kind:18} {seconds:.3f} s, {private:.1f} MB private")
 
 
 def partition_seconds() -> dict[str, float]:
@@ -115,24 +128,64 @@ def write_cub(root: Path) -> None:
         (root / "CUB_200_2011" / file).write_text(text, encoding="utf-8")
 
 
-def in_a_process(folder: str, clients: str) -> dict[str, float]:
+def write_coco(root: Path) -> None:
+    """Write the files of COCO 2017: seven objects an image, of all 80 categories in turn, and five captions."""
+    from data_partition.group_tables import class_groups
+
+    used = [name for classes in class_groups("coco").values() for name in classes]
+    names = (*used, *(f"other {index}" for index in range(20)))
+    categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
+    rng = np.random.default_rng(0)
+    outline = [[round(value, 2) for value in rng.uniform(0, 600, 60).tolist()]]
+    (root / "annotations").mkdir(parents=True)
+    first = 0
+    for split, number in (("train2017", 118_287), ("val2017", 5_000)):
+        (root / split).mkdir()
+        files = {first + index: f"{first + index:012d}.jpg" for index in range(number)}
+        first += number
+        for place, name in enumerate(files.values()):
+            if place % 30_000 == 0:  # a file has only so many names
+                source = root / split / name
+                Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(source, "JPEG")
+            else:
+                (root / split / name).hardlink_to(source)
+        images = [{"id": image, "file_name": name, "height": 480, "width": 640} for image, name in files.items()]
+        objects = [
+            {"segmentation": outline, "area": 1.5, "iscrowd": 0, "image_id": image, "bbox": [1, 2, 3, 4]}
+            | {"category_id": (image + place) % 80 + 1, "id": 10 * image + place}
+            for image in files
+            for place in range(7)
+        ]
+        captions = [
+            {"image_id": image, "id": 10 * image + place, "caption": " ".join(rng.permutation(WORDS)[:10])}
+            for image in files
+            for place in range(5)
+        ]
+        for kind, rows in (("instances", objects), ("captions", captions)):
+            with (root / "annotations" / f"{kind}_{split}.json").open("w", encoding="utf-8") as file:
+                json.dump({"info": {}, "images": images, "annotations": rows, "categories": categories}, file)
+
+
+def in_a_process(folder: Path, clients: str) -> dict[str, float]:
     """Start clients in a fresh process; return seconds of one and megabytes of private memory of all."""
-    words = [sys.executable, "-m", "benchmarks.real_data", "--start", clients, "--data-dir", str(Path(folder) / "cub")]
+    words = [sys.executable, "-m", "benchmarks.real_data", "--start", clients, "--data-dir", str(folder)]
     found: dict[str, float] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
     return found
 
 
-def start_clients(data_dir: str, clients: list[int]) -> None:
-    """Load clients, read a batch of each, and print what it cost; the batch counts for neither."""
+def start_clients(data_dir: Path, clients: list[int]) -> None:
+    """Load clients, read a batch of the first, and print what it cost; the batch counts for neither."""
     from data_partition import listed  # noqa: F401  # imported here, so that it does not count
     from data_partition.client_data import ClientData, load_client
 
-    data = Data(dataset="cub", grouping="seed", data_dir=data_dir, train_fraction=1.0, max_tokens=128)
+    dataset: Literal["cub", "coco"] = "cub" if data_dir.name == "cub" else "coco"
+    data = Data(dataset=dataset, grouping="seed", data_dir=str(data_dir), train_fraction=1.0, max_tokens=128)
     before = private_bytes()
     loaded: list[ClientData] = []
     seconds = timed(lambda: loaded.extend(load_client(data, client) for client in clients)) / len(clients)
     private = private_bytes() - before
-    assert all(len(one.train) + len(one.val) + len(one.test) == 5 * PER_CLASS for one in loaded)
+    expected = 5 * PER_CLASS if dataset == "cub" else 4 * 1200
+    assert all(len(one.train) + len(one.val) + len(one.test) >= expected for one in loaded)
     assert len(loaded[0].train.inputs[:32]) == 32
     tell(json.dumps({"seconds": seconds, "private": private / 1e6}))
 

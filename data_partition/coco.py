@@ -47,6 +47,12 @@ def missing(data: Data) -> str:
     return expected_tree(data.data_dir, [*IMAGES.values(), *ANNOTATIONS.values()], advice, "coco")
 
 
+def inputs(data: Data) -> list[Path]:
+    """Return what is read."""
+    root = Path(data.data_dir).expanduser().absolute()
+    return [get(root, place) for place in (*ANNOTATIONS.values(), *IMAGES.values())]
+
+
 def read(data: Data) -> Listing:
     """List the images and texts of the used classes.
 

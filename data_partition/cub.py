@@ -72,7 +72,7 @@ def read(data: Data) -> Listing:
             continue
         rows.append(Row(item, "image", label, path=get(root, IMAGES) / name))
         if caption:
-            rows.append(Row(item, "text", label, text=read_text(caption)))
+            rows.append(Row(item, "text", label, path=caption, text=read_text(caption)))
         else:
             faults.append(Fault(item, "text", f"there are no captions of it in {get(root, CAPTIONS)}"))
     faults += [

@@ -100,7 +100,7 @@ def read(data: Data) -> Listing:
         elif file.modality == "image":
             rows.append(Row(item, "image", file.label, split_of[item], file.domain, path=file.path))
         elif text := read_text(file.path):
-            rows.append(Row(item, "text", file.label, split_of[item], file.domain, text=text))
+            rows.append(Row(item, "text", file.label, split_of[item], file.domain, path=file.path, text=text))
         else:
             faults.append(Fault(item, "text", f"{file.path} has no text"))
     return Listing(tuple(rows), tuple(faults))

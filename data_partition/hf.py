@@ -82,6 +82,11 @@ def missing(data: Data) -> str:
     )
 
 
+def inputs(data: Data) -> list[Path]:
+    """Return what is read: the data files, and the folder, with the images that they may name."""
+    return [*data_files(root_of(data)), root_of(data)]
+
+
 def read(data: Data) -> Listing:
     """List the rows of all files.
 

@@ -69,7 +69,7 @@ def check_files(data: Data) -> None:
     Raises:
         DataError: says what was found and what to do.
     """
-    store = open_store(data)
+    store = open_store(data, again=True)
     check_faults(data, store.num_rows, store.faults)
 
 
@@ -134,6 +134,8 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
         DataError: the files are missing or damaged, too many rows cannot be used, or a split has no row.
     """
     store = open_store(data)
+    if store.faults or any(store.changed(name) for name in subgroup.classes):
+        store = open_store(data, again=True)  # files may have been put right in their places
     pixels = open_pixels(data, store) if subgroup.modality == "image" else None
     faults = pixels.faults if pixels else ()
     check_faults(data, store.num_rows - len(faults), (*store.faults, *faults))

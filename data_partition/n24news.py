@@ -4,8 +4,8 @@ A text is headline and abstract, with HTML entities decoded. The body is left al
 page's request for JavaScript in its place, and a headline or abstract that is that request counts as empty.
 
 There is no official split; a test share is drawn by item. Some articles share an image, and some images come with one and the
-same text: articles that share either are one item, so that nothing of the test split is trained on. Where such articles name more
-than one section, those of the first section stay, and the others are listed as left out.
+same text: articles that share either are one item, so that nothing of the test split is trained on. Where such articles name
+more than one section, those of the first section stay, and the others are listed as left out.
 
 Source: Wang et al., N24News: A New Dataset for Multimodal News Classification (LREC 2022).
 """
@@ -54,6 +54,12 @@ def missing(data: Data) -> str:
         "newspaper's, for research alone."
     )
     return expected_tree(data.data_dir, [NEWS, IMAGES], advice, "n24news")
+
+
+def inputs(data: Data) -> list[Path]:
+    """Return what is read."""
+    root = Path(data.data_dir).expanduser().absolute()
+    return [get(root, place) for place in (NEWS, IMAGES)]
 
 
 def read(data: Data) -> Listing:

@@ -72,7 +72,7 @@ def read(data: Data) -> Listing:
             item = f"image_{number:05d}"
             rows.append(Row(item, "image", name, path=folder / f"{item}.jpg"))
             if path := texts.pop(number, None):
-                rows.append(Row(item, "text", name, text=read_text(path)))
+                rows.append(Row(item, "text", name, path=path, text=read_text(path)))
             else:
                 faults.append(Fault(item, "text", f"there are no captions in {captions}"))
         for number, path in sorted(texts.items()):

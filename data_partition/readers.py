@@ -7,7 +7,8 @@ A reader is a module ``data_partition/NAME.py``, imported when rows are wanted, 
 
 and, where they are needed,
 
-- ``inputs(data)``: files and folders that ``read`` goes through; without it: all of ``data.data-dir``;
+- ``inputs(data)``: files and folders that ``read`` goes through; without it: all of ``data.data-dir``. Files that many rows
+  come from are named one by one: see data_partition/tree_keys.py;
 - ``pictures(path, indices)``: yields the images at some places of an array file, in that order, each as the bytes of an image
   file or as pixels, uint8 (3, height, width);
 - ``own_groups(data)``: class groups by name, where no table ``data_partition/groups/NAME.toml`` has them.

@@ -21,7 +21,7 @@ class Row:
         label: class name.
         split: "train" or "test" where the data set fixes it; "": drawn by item.
         domain: style, source or subject: what partitioning by domain goes by.
-        path: of an image file, or of the array file that holds it.
+        path: of an image file, or of the array file that holds it; of a text, if it has a file of its own.
         text: of a text.
         index: place in an array file that holds many images (CIFAR).
     """

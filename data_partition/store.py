@@ -2,6 +2,7 @@
 
 ::
 
+    CACHE/NAME-ROOT.note           the key of the files in a folder, and the times of its folders
     CACHE/NAME-KEY/listing.json    classes, rows that cannot be used, and rows that are left out
     CACHE/NAME-KEY/rows-0.json     rows of the first class, and so on
     CACHE/NAME-KEY-64/pixels       uint8 (images, 3, 64, 64), class by class, in the order of the rows
@@ -9,11 +10,12 @@
     CACHE/NAME-KEY-words-KEY/ids   int32, the token ids of all texts one after the other, and beside it where each one ends
     CACHE/NAME-KEY-deal-KEY/       which device has which training item of a class group
 
-KEY stands for the files as they are (:func:`data_partition.cache.tree_key`) and for the settings that say how they are read.
+KEY stands for the files as they are (data_partition/tree_keys.py) and for the settings that say how they are read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,13 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import Data
-from data_partition.cache import tree_key, write_once
+from data_partition.cache import write_once
 from data_partition.cache_folder import cache_folder
 from data_partition.files import DataError
 from data_partition.readers import find_reader, require, root_of
 from data_partition.rows import Fault, Listing, Row
 from data_partition.subgroups import Modality
 from data_partition.text import clean
+from data_partition.tree_keys import noted_key, stamp_of
 
 LOG = logging.getLogger("backpack")
 
@@ -66,24 +69,38 @@ class Store:
 
     def rows(self, label: str) -> list[Row]:
         """Return the rows of a class, sorted by item; none if there is no such class."""
+        return list(self._read(label)[0])
+
+    def changed(self, label: str) -> bool:
+        """Say whether a file of a class is no longer as it was when it was listed."""
+        return any(stamp_of(path) != stamp for path, stamp in self._read(label)[1])
+
+    def _read(self, label: str) -> tuple[tuple[Row, ...], tuple[tuple[Path, str], ...]]:
         if label not in self.classes:
-            return []
-        return list(_read_rows(self.folder / f"rows-{self.classes.index(label)}.json", self.root))
+            return (), ()
+        return _read_rows(self.folder / f"rows-{self.classes.index(label)}.json", self.root)
 
     def all_rows(self, modality: Modality) -> Iterator[Row]:
         """Yield all rows of a modality, in the order of the files of pixels and token ids."""
         return (row for label in self.classes for row in self.rows(label) if row.modality == modality)
 
 
-def open_store(data: Data) -> Store:
+def open_store(data: Data, again: bool = False) -> Store:
     """Return the rows of a data set, listed by the first process that asks.
+
+    Args:
+        data: the data section of the run config.
+        again: look at every file for changes, not at every folder alone.
 
     Raises:
         DataError: files are missing or damaged, or rows contradict one another.
     """
     require(data)
     reader, root = find_reader(data.dataset), root_of(data)
-    key = tree_key(root, reader.inputs(data), VERSION, data.dataset, data.label_rule, data.columns)
+    facts = (VERSION, data.dataset, data.label_rule, data.columns)
+    note = hashlib.sha256("\0".join((*facts, str(root))).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    path = cache_folder() / f"{data.dataset}-{note}.note"
+    key = noted_key(path, root, reader.inputs(data), *facts, again=again)
     folder = cache_folder() / f"{data.dataset}-{key}"
     return _read_store(write_once(folder, lambda part: _write_listing(part, root, reader.read(data))), root)
 
@@ -130,7 +147,8 @@ def _write_listing(part: Path, root: Path, listing: Listing) -> None:
     for label, group in groupby(rows, key=lambda row: row.label):
         members = list(group)
         lines = [[*astuple(row)[:5], relative(row.path, root), row.text, row.index] for row in members]
-        (part / f"rows-{len(classes)}.json").write_text(json.dumps(lines), encoding="utf-8")
+        stamps = {line[5]: stamp_of(row.path) for line, row in zip(lines, members, strict=True) if row.path}
+        (part / f"rows-{len(classes)}.json").write_text(json.dumps({"rows": lines, "stamps": stamps}), encoding="utf-8")
         classes.append(label)
         for modality, places in first.items():
             places.append(places[-1] + sum(row.modality == modality for row in members))
@@ -167,9 +185,11 @@ def _read_store(folder: Path, root: Path) -> Store:
 
 
 @lru_cache(maxsize=256)
-def _read_rows(path: Path, root: Path) -> tuple[Row, ...]:
+def _read_rows(path: Path, root: Path) -> tuple[tuple[Row, ...], tuple[tuple[Path, str], ...]]:
+    """Return the rows of a class, and the stamp of each of their files."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(
+    rows = tuple(
         Row(item, modality, label, split, domain, root / file if file else None, text, index)
-        for item, modality, label, split, domain, file, text, index in found
+        for item, modality, label, split, domain, file, text, index in found["rows"]
     )
+    return rows, tuple((root / file, stamp) for file, stamp in found["stamps"].items())

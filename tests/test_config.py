@@ -5,6 +5,8 @@ import pytest
 
 import config
 from config import ConfigError, RunConfig, flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
+from data_partition.subgroups import subgroups
+from simulations.runner import read_federation
 
 ROOT = Path(__file__).resolve().parent.parent
 CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
@@ -27,6 +29,42 @@ def test_pyproject_has_no_legacy_federations():
 @pytest.mark.parametrize("path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_configs_are_valid(path):
     parse(read_toml(path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "simulations" / "federations").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_federations_suit_every_simulation(path):
+    machine = read_federation(path)
+    assert "federation.clients" not in machine
+    for simulation in (ROOT / "simulations").glob("*.toml"):
+        config = parse(read_toml(simulation) | machine)
+        assert config.federation.gpus_per_client == machine["federation.gpus-per-client"]
+
+
+def test_a_federation_file_changes_nothing_that_a_result_rests_on(tmp_path):
+    (tmp_path / "mine.toml").write_text("[federation]\ncpus-per-client = 2\n[train]\nthreads = 2\nepochs = 1\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml has train\.epochs: a federation file has"):
+        read_federation(tmp_path / "mine.toml")
+
+
+REAL = {  # clients, classes of each, image side, tokens of a text (24: there are no texts)
+    "cifar100": (20, 5, 32, 24),
+    "coco": (30, 4, 64, 128),
+    "cub": (54, 5, 224, 128),
+    "n24news": (12, 3, 224, 128),
+    "oxford102": (12, 4, 64, 128),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("strategy", ["linceiver", "backpack"])
+def test_real_data_sets_have_the_sizes_of_pick_a_back(name, strategy):
+    config = parse(read_toml(ROOT / "simulations" / f"{name}_{strategy}.toml"))
+    number, classes, side, tokens = REAL[name]
+    everyone = subgroups(config.data)
+    assert (len(everyone), config.federation.clients) == (number, number)
+    assert {len(one.classes) for one in everyone} == {classes}
+    assert (config.data.dataset, config.data.image_side, config.data.max_tokens) == (name, side, tokens)
+    assert strategy in config.strategy.name or config.strategy.name == "shared-fedavg"
 
 
 def test_default_config_is_the_default_simulation():

@@ -35,6 +35,9 @@ def test_command(command, tmp_path):
         quick = str(PROJECT_ROOT / "simulations" / "quick.toml")
         call(["run", quick, "--seeds", "0,1", "--set", "run.name=r", *LESS], tmp_path)
         call([words[1], *(str(path) for path in sorted(tmp_path.glob(words[2])))], tmp_path)
+    elif words[1] == "data":
+        call(words[1:], tmp_path)
+        assert len(list(tmp_path.glob("data-*/*.png"))) == 2
     else:
         assert words[:2] == [".venv/bin/backpack", "run"]
         call(["run", str(PROJECT_ROOT / words[2]), *words[3:], *LESS], tmp_path)

@@ -1,4 +1,4 @@
-"""Folders that are written once: one writer at a time, nothing trusted that is incomplete, keys that follow the files."""
+"""Folders that are written once: one writer at a time, and nothing trusted that is incomplete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_partition import cache
-from data_partition.cache import tree_key, write_once
+from data_partition.cache import write_once
 
 FORK = multiprocessing.get_context("fork")
 
@@ -90,30 +90,3 @@ def test_without_locks_the_first_to_finish_wins(tmp_path, monkeypatch):
 
     assert (write_once(folder, slower) / "content").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
-
-
-def test_a_key_follows_the_files_and_not_the_place(tmp_path):
-    root = tmp_path / "one"
-    (root / "folder" / "inner").mkdir(parents=True)
-    (root / "folder" / "inner" / "a").write_text("aaa")
-    (root / "b").write_text("b")
-    places = [root / "folder", root / "b", root / "none"]
-    first = tree_key(root, places, "settings")
-    assert first == tree_key(root, places, "settings")
-    assert len(first) == 16
-    moved = root.rename(tmp_path / "other")
-    assert tree_key(moved, [moved / place.name for place in places], "settings") == first
-    moved.rename(root)
-    found = {first, tree_key(root, places, "other settings"), tree_key(root, places[:2], "settings")}
-    (root / "none").write_text("")
-    found.add(tree_key(root, places, "settings"))
-    (root / "folder" / "inner" / "a").write_text("aaaa")
-    os.utime(root / "folder" / "inner" / "a", ns=(1, 1))
-    found.add(tree_key(root, places, "settings"))
-    os.utime(root / "folder" / "inner" / "a", ns=(1, 2))  # the same size, another time
-    found.add(tree_key(root, places, "settings"))
-    (root / "folder" / "inner" / "a").rename(root / "folder" / "inner" / "c")
-    found.add(tree_key(root, places, "settings"))
-    (root / "folder" / "link").symlink_to(tmp_path / "nowhere")
-    found.add(tree_key(root, places, "settings"))
-    assert len(found) == 8

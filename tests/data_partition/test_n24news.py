@@ -105,6 +105,9 @@ def test_rows_that_share_an_image_or_a_text_are_one_item(tmp_path):
     assert other["image_id"] not in {row.item for row in listing.rows}
     assert len(listing.rows) == 2 * 15 - 2 - 2
     assert listing.faults == ()
+    (left,) = listing.left_out
+    assert (left.item, left.modality) == (other["image_id"], "image and text")
+    assert left.reason == f"of Art_Design, shares an image or a text with articles of Opinion, such as {a['image_id']}"
 
 
 def test_splits_are_by_item(tmp_path):

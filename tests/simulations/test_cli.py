@@ -24,7 +24,7 @@ def backpack(*words: str, cwd: Path, **environment: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["compare", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in ("run", "compare", "report", "data"))])
 def test_help_imports_neither_torch_nor_flwr(words):
     code = f"import sys\nsys.argv = ['backpack', *{words!r}]\nfrom simulations.cli import main\ntry:\n    main()\nfinally:\n"
     code += "    print(sorted({'torch', 'flwr', 'ray', 'numpy', 'pandas'} & set(sys.modules)), file=sys.stderr)"
