@@ -111,7 +111,9 @@ class Data(Section):
     )
     max_tokens: Count = Field(24, description="tokens per text; longer texts are cut")
     vocab_file: str = Field("", description="vocab.txt of bert-base-uncased (30,522 lines); empty: the shipped one (2,000)")
-    augment: bool = Field(True, description="flip and shift of images, word dropout of texts, in training only")
+    augment: bool = Field(
+        True, description="flip and shift of images, word dropout of texts, series-augment of series, in training only"
+    )
     shift: Annotated[int, Field(ge=0, le=16)] = Field(3, description="largest shift of an image in pixels, each way")
     shift_border: Literal["replicate", "zero"] = Field(
         "replicate", description="what a shift leaves behind: copies of the border, or black"

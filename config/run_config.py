@@ -98,6 +98,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _probes_are_paired(self) -> RunConfig:
+        if self.strategy.name == "backpack" and self.data.series and self.selection.pairing != "random":
+            raise ValueError(
+                f"selection.pairing = '{self.selection.pairing}' searches for perturbed images or texts, and there are "
+                "clients with series: use 'random'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_fits_the_data(self) -> RunConfig:
         if self.data.dataset in (*WITHOUT_TEXTS, *SERIES) and self.model.embedding_dir:
             has = "series" if self.data.dataset in SERIES else "images"

@@ -137,3 +137,23 @@ DATASETS: Final = {
 def serving(data: Data, modality: Modality) -> DataSet:
     """Return the data set that the clients of a modality have: ``data.also`` for series, where there is one."""
     return DATASETS[data.also if modality == "series" and data.also != "none" else data.dataset]
+
+
+def check_files(data: Data) -> None:
+    """Refuse settings whose files, those of ``data.also`` included, are not there and whole.
+
+    Raises:
+        DataError: says what was found and what to do.
+    """
+    for name in names_of(data):
+        DATASETS[name].check_files(data)
+
+
+def group_names(data: Data) -> tuple[str, ...]:
+    """Return what the class groups are called, in the order of ``Subgroup.group``, those of ``data.also`` at the end."""
+    return tuple(group for name in names_of(data) for group in DATASETS[name].group_names(data))
+
+
+def names_of(data: Data) -> tuple[str, ...]:
+    """Return the names of the data sets that clients have: ``data.dataset``, and ``data.also`` where there is one."""
+    return (data.dataset,) if data.also == "none" else (data.dataset, data.also)

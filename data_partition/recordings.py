@@ -30,9 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import CHANNELS, Data
-from data_partition.cache import tree_key, write_once
+from data_partition.cache import write_once
 from data_partition.cache_folder import cache_folder
 from data_partition.files import DataError
+from data_partition.tree_keys import tree_key
 
 VERSION: Final = "1"
 """Raised with the format of the files, or when a reader reads in another way."""

@@ -159,6 +159,7 @@ def test_default_config_is_the_default_simulation():
         ({**WATCH, "model.name": "wrn-16-1", "strategy.share": "attention"}, ["'attention'", "'wrn-16-1'"]),
         ({**WATCH, "model.low-rank": "dense", "model.rank": 30}, ["model.rank = 30", "25 patches", "series"]),
         ({**WATCH, "data.partitioner": "iid"}, ["data.partitioner = 'iid'", "'watch'"]),
+        ({**WATCH, "strategy.name": "backpack", "selection.pairing": "gradient"}, ["'gradient'", "series", "'random'"]),
         ({"data.series-augment": "cut"}, ["data.series-augment", "removal, noise, shift, mix1, mix2"]),
         ({"model.width": 0.5}, ["model.width = 0.5", "'lenet5' or 'vgg16-bn'", "'linceiver-io'"]),
         ({"model.name": "lenet5", "model.width": 0.0}, ["model.width", "0.0", "greater than 0"]),
