@@ -205,6 +205,18 @@ def score(message: Message, context: Context) -> Message:
         return _refusal(message, instruction, error)
 
 
+@app.query("compare")
+def compare(message: Message, context: Context) -> Message:
+    """Score all models that a client that joins late may start from."""
+    from client.joining import score_models
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    names = [str(name) for name in message.content.config_records[SCORERS]["names"]]  # type: ignore[union-attr]
+    folder = state_folder(config, context, instruction)
+    return _reply(message, score_models(config, instruction, folder, *_donors(message), names), {})
+
+
 @app.evaluate("tasks")
 def evaluate_tasks(message: Message, context: Context) -> Message:
     """Evaluate every task that a client has learned so far."""

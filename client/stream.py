@@ -287,12 +287,17 @@ def shortcomings(stream: Stream) -> list[tuple[str, dict[str, Any]]]:
 
 def task_data(stream: Stream) -> TaskData:
     """Return the task's examples, augmented as the run config says."""
-    recipe = make_recipe(stream.config, stream.data, stream.device)
+    return augmented_data(stream.config, stream.data, stream.device)
+
+
+def augmented_data(config: RunConfig, data: ClientData, device: torch.device) -> TaskData:
+    """Return the examples of a client, augmented as the run config says."""
+    recipe = make_recipe(config, data, device)
 
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return training.augmented(inputs, recipe, generator)
 
-    return TaskData(stream.data.train, stream.data.val, augment, recipe.weight, stream.config.train.precision)
+    return TaskData(data.train, data.val, augment, recipe.weight, config.train.precision)
 
 
 class FactLog:

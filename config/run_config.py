@@ -52,7 +52,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> RunConfig:
-        if self.strategy.name == "clustered-fedavg" and self.strategy.cluster_warmup > self.run.rounds:
+        if self.strategy.finds_clusters and self.strategy.cluster_warmup > self.run.rounds:
             raise ValueError(
                 f"strategy.cluster-warmup = {self.strategy.cluster_warmup} is above run.rounds = {self.run.rounds}: clients "
                 "would never be averaged"

@@ -49,7 +49,9 @@ class Selection(Section):
     )
     abstain: bool = Field(True, description="no donor, where a short training without one validates better")
     finalists: Count = Field(1, description="best donors by the scorer that take this test; the best of it goes first")
-    margin: float = Field(0.0, description="abstain: validation by which a donor must be better than none")
+    margin: float = Field(
+        0.05, description="abstain: validation by which a donor must be better than none; tests of few epochs favour a donor"
+    )
     tune_epochs: Count = Field(3, description="epochs of that short training, and of the scorer few-step")
     across: bool = Field(False, description="donors of the other modality are candidates too; only their backbone is used")
     exclude_twins: bool = Field(False, description="leave out clients of the other modality with the same classes")

@@ -75,7 +75,7 @@ class Store:
         """Say whether a file of a class is no longer as it was when it was listed."""
         return any(stamp_of(path) != stamp for path, stamp in self._read(label)[1])
 
-    def _read(self, label: str) -> tuple[tuple[Row, ...], tuple[tuple[Path, str], ...]]:
+    def _read(self, label: str) -> tuple[tuple[Row, ...], tuple[tuple[str, str], ...]]:
         if label not in self.classes:
             return (), ()
         return _read_rows(self.folder / f"rows-{self.classes.index(label)}.json", self.root)
@@ -185,11 +185,11 @@ def _read_store(folder: Path, root: Path) -> Store:
 
 
 @lru_cache(maxsize=256)
-def _read_rows(path: Path, root: Path) -> tuple[tuple[Row, ...], tuple[tuple[Path, str], ...]]:
-    """Return the rows of a class, and the stamp of each of their files."""
+def _read_rows(path: Path, root: Path) -> tuple[tuple[Row, ...], tuple[tuple[str, str], ...]]:
+    """Return the rows of a class, and path and stamp of each of their files."""
     found = json.loads(path.read_text(encoding="utf-8"))
     rows = tuple(
         Row(item, modality, label, split, domain, root / file if file else None, text, index)
         for item, modality, label, split, domain, file, text, index in found["rows"]
     )
-    return rows, tuple((root / file, stamp) for file, stamp in found["stamps"].items())
+    return rows, tuple((os.path.join(root, file), stamp) for file, stamp in found["stamps"].items())  # noqa: PTH118

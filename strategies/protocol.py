@@ -12,6 +12,7 @@ message            to         carries                             answer
 ``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
 ``query.sketch``   every      instruction                         2 KB on its model
 ``query.score``    targets    instruction, donors' arrays         scores of each donor
+``query.compare``  a joiner   instruction, models to start from   scores of each model
 ``evaluate.tasks`` every      instruction                         metrics of each task learned so far
 =================  =========  ==================================  =====================================
 
@@ -41,6 +42,7 @@ TRAIN_ROUND = "train.round"
 BACKBONE = "query.backbone"
 SKETCH = "query.sketch"
 SCORE = "query.score"
+COMPARE = "query.compare"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
 

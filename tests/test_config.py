@@ -26,6 +26,9 @@ def test_pyproject_has_no_legacy_federations():
     assert "federations" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]
 
 
+JOINER = {"strategy.name": "late-joiner", "strategy.joiner-starts": "donor"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_configs_are_valid(path):
     parse(read_toml(path))
@@ -110,6 +113,20 @@ def test_default_config_is_the_default_simulation():
         ({"strategy.name": "joint", "strategy.share": "attention"}, ["'attention'", "'joint'"]),
         ({"strategy.name": "joint", "strategy.share": "backbone+adapter"}, ["strategy.scope = 'modality'"]),
         ({"strategy.name": "late-joiner", "data.grouping": "mixed"}, ["'mixed'", "strategy.joiner-fold = 'client'"]),
+        ({"strategy.joiner-starts": "latent,clusters"}, ["strategy.joiner-starts", "'clusters' unknown", "cluster-head"]),
+        ({"strategy.joiner-starts": "donor, donor"}, ["strategy.joiner-starts", "names one twice"]),
+        ({"strategy.joiner-starts": ""}, ["strategy.joiner-starts", "unknown", "latent"]),
+        ({"strategy.joiner-also": "ddv"}, ["strategy.joiner-also", "'ddv' unknown", "modeldiff"]),
+        ({"strategy.joiner-pick": "ddv"}, ["strategy.joiner-pick", "modeldiff", "updates"]),
+        (
+            {**JOINER, "strategy.joiner-starts": "cluster-head"},
+            ["'cluster-head'", "'backbone' sends no head", "the start 'cluster'"],
+        ),
+        ({**JOINER, "strategy.share": "attention"}, ["'attention'", "strategy.joiner-starts = 'donor'"]),
+        ({**JOINER, "strategy.cluster-on": "adapter"}, ["strategy.cluster-on = 'adapter'", "'backbone'"]),
+        ({**JOINER, "strategy.joiner-also": "leep"}, ["leep", "'backbone'", "strategy.joiner-pick"]),
+        ({**JOINER, "strategy.joiner-starts": "cluster", "strategy.scope": "modality"}, ["'modality'", "'late-joiner'"]),
+        ({**JOINER, "strategy.joiner-starts": "cluster", "strategy.cluster-warmup": 30}, ["= 30", "run.rounds = 20"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
         ({"data.dataset": "cifar"}, ["data.dataset", "'cifar'", "emojipairs, cifar100, cifar10"]),
@@ -251,3 +268,10 @@ def test_runs_root_order(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKPACK_RUNS", str(tmp_path / "env"))
     assert config.runs_root(RunConfig()) == tmp_path / "env"
     assert config.runs_root(parse({"run.output-dir": str(tmp_path / "set")})) == tmp_path / "set"
+
+
+def test_spaces_between_names_are_no_part_of_them_and_other_strategies_pick_nothing():
+    spaced = parse({**JOINER, "strategy.joiner-starts": "donor, latent", "strategy.joiner-also": "cka, updates"}).strategy
+    assert (spaced.starts, spaced.picks) == (("donor", "latent"), ("updates", "cka"))
+    assert (parse({}).strategy.starts, parse({}).strategy.picks) == ((), ())
+    assert parse({"strategy.name": "late-joiner"}).strategy.picks == ()

@@ -98,6 +98,22 @@ def test_a_taken_name_is_refused(tmp_path, root):
     assert "exists already" in shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["cub", "--data-dir", "."], ["CUB_200_2011/images", "<- not found", "What to do"]),
+        (["birds"], ["data.dataset", "'birds'", "cub, coco"]),
+    ],
+)
+def test_data_that_are_not_there_are_said_and_the_exit_code_is_honest(tmp_path, words, told):
+    shown = backpack("data", *words, cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    for word in told:
+        assert word in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_compare_names_a_folder_that_is_no_run(tmp_path):
     shown = backpack("compare", str(tmp_path), cwd=tmp_path)
     assert shown.returncode == 2
