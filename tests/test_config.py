@@ -15,6 +15,7 @@ CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
 CUB = {"data.dataset": "cub", "data.grouping": "seed"}
 OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
 DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
+WATCH = {"data.dataset": "watch", "data.grouping": "subjects"}
 PATHOLOGICAL = {**DEVICES, "data.partitioner": "pathological"}
 
 
@@ -173,6 +174,24 @@ def test_default_config_is_the_default_simulation():
         ({**CIFAR, "data.max-tokens": 30}, ["data.max-tokens = 30", "'cifar100'", "24"]),
         ({**CIFAR, "data.vocab-file": "/vocab.txt"}, ["data.vocab-file = '/vocab.txt'", "'cifar100'"]),
         ({**CIFAR, "model.embedding-dir": "/bert"}, ["model.embedding-dir = '/bert'", "'cifar100'"]),
+        ({"data.dataset": "watch"}, ["'tri'", "'watch'", "subjects, all"]),
+        ({"data.window": 50}, ["data.window = 50", "for series", "'emojipairs'", "100"]),
+        ({"data.also": "pamap2"}, ["data.also", "none, watch"]),
+        ({**WATCH, "data.also": "watch"}, ["data.also = 'watch'", "'watch'", "'none'"]),
+        ({"data.also": "watch", "data.tasks-per-client": 2}, ["data.also = 'watch'", "= 2", "one task"]),
+        ({**WATCH, "data.channels": "ax,bx"}, ["data.channels = 'ax,bx'", "'watch'", "ax, ay, az, wx, wy, wz"]),
+        ({**WATCH, "data.channels": "ax,ax"}, ["data.channels = 'ax,ax'", "different ones"]),
+        ({**WATCH, "data.window": 50}, ["model.series-patch = 4", "data.window = 50"]),
+        ({**WATCH, "data.max-tokens": 30}, ["data.max-tokens = 30", "'watch'", "series alone"]),
+        ({**WATCH, "data.modalities": "image"}, ["data.modalities = 'image'", "series alone", "'both'"]),
+        ({**WATCH, "data.tasks-per-client": 3}, ["= 3", "7 classes", "one of 1"]),
+        ({**WATCH, "model.embedding-dir": "/bert"}, ["model.embedding-dir = '/bert'", "series alone"]),
+        ({**WATCH, "model.name": "resnet18"}, ["'resnet18' takes images", "'watch'", "wrn-16-1"]),
+        ({**WATCH, "model.name": "wrn-16-1", "strategy.share": "attention"}, ["'attention'", "'wrn-16-1'"]),
+        ({**WATCH, "model.low-rank": "dense", "model.rank": 30}, ["model.rank = 30", "25 patches", "series"]),
+        ({**WATCH, "data.partitioner": "iid"}, ["data.partitioner = 'iid'", "'watch'"]),
+        ({**WATCH, "strategy.name": "backpack", "selection.pairing": "gradient"}, ["'gradient'", "series", "'random'"]),
+        ({"data.series-augment": "cut"}, ["data.series-augment", "removal, noise, shift, mix1, mix2"]),
         ({"model.width": 0.5}, ["model.width = 0.5", "'lenet5' or 'vgg16-bn'", "'linceiver-io'"]),
         ({"model.name": "lenet5", "model.width": 0.0}, ["model.width", "0.0", "greater than 0"]),
         ({"model.name": "vgg16-bn", "strategy.share": "attention"}, ["'attention'", "'vgg16-bn'"]),
