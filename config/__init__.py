@@ -22,6 +22,7 @@ from config.continual import Continual
 from config.data import CLASSES_PER_CLIENT, DOMAINS_PER_GROUPING, IMAGE_SIDE, WITHOUT_TEXTS, Data, task_fault
 from config.flat import flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
 from config.model import IMAGE_MODELS, Model
+from config.packing import DISTILL_WEIGHTS, MERGES, Packing, weighted_losses
 from config.run import Federation, Run
 from config.run_config import SECTIONS, RunConfig, runs_root
 from config.selection import LOCAL_SCORERS, Selection
@@ -30,10 +31,12 @@ from config.train import Train
 
 __all__ = [
     "CLASSES_PER_CLIENT",
+    "DISTILL_WEIGHTS",
     "DOMAINS_PER_GROUPING",
     "IMAGE_MODELS",
     "IMAGE_SIDE",
     "LOCAL_SCORERS",
+    "MERGES",
     "PROJECT_ROOT",
     "SECTIONS",
     "WITHOUT_TEXTS",
@@ -46,6 +49,7 @@ __all__ = [
     "Fraction",
     "Model",
     "NotNegative",
+    "Packing",
     "Positive",
     "PositiveFraction",
     "Run",
@@ -64,4 +68,5 @@ __all__ = [
     "runs_root",
     "task_fault",
     "to_toml",
+    "weighted_losses",
 ]

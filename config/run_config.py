@@ -11,6 +11,7 @@ from config.base import Section
 from config.continual import Continual
 from config.data import IMAGE_SIDE, WITHOUT_TEXTS, Data
 from config.model import IMAGE_MODELS, Model
+from config.packing import Packing
 from config.run import Federation, Run
 from config.selection import Selection
 from config.strategy import Strategy
@@ -28,6 +29,7 @@ class RunConfig(Section):
     continual: Continual = Continual()
     strategy: Strategy = Strategy()
     selection: Selection = Selection()
+    packing: Packing = Packing()
 
     @model_validator(mode="after")
     def _phases_have_a_schedule(self) -> RunConfig:
