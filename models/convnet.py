@@ -105,7 +105,7 @@ class ConvNet(nn.Module):
         """
         stages = self.backbone(self.adapter(inputs, self.head.classifier.weight.dtype))
         rows = tuple(stage.flatten(2).transpose(1, 2) if stage.ndim == 4 else stage.unsqueeze(1) for stage in stages)
-        return Trace(rows, rows[-1], self.head(stages[-1]))
+        return Trace(rows, rows[-1], self.head(stages[-1]), tuple(tuple(stage.shape[2:]) for stage in stages))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images (B,3,32,32), uint8 or float in [0, 1], to logits (B, classes)."""
