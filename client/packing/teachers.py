@@ -1,7 +1,7 @@
 """Teachers: what they are, how they come to be, and how they are asked.
 
-A teacher is asked in evaluation mode and without a graph, and of its answer only what the losses read is kept. What it is asked
-before training is kept on the host.
+A teacher is asked in evaluation mode and without a graph, and of its answer only what the losses read is kept. What it is
+asked before training is kept on the host.
 
 Shapes: B batch, n all rows of the student's data, N latents, D channels, C classes of the teacher.
 """
@@ -144,8 +144,8 @@ def train_teacher(
     """Return a trained copy of a donor's model.
 
     ``best-validation`` is the epoch with the best balanced accuracy on the validation examples, the first of equal ones: what
-    the papers on wearables call ESKD. Batches, augmentation and dropout are the same as for ``last``, so that the two differ in
-    the epoch alone.
+    the papers on wearables call ESKD. Batches, augmentation and dropout are the same as for ``last``, so that the two differ
+    in the epoch alone.
 
     Args:
         model: with a head for the classes of the data.
