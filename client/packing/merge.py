@@ -6,12 +6,12 @@
     fisher            sum_k F_k w_k / sum_k F_k, F the diagonal of the Fisher information
     block union       each weight from the best donor that uses it: client/donors.py
 
-Models must be of one shape, and averaging has sense only if they began as one: parameters of models that were initialised apart
-do not mean the same. Running means and variances of batch norm are averaged in every arm, as a sum of differences may make a
-variance negative.
+Models must be of one shape, and averaging has sense only if they began as one: parameters of models that were initialised
+apart do not mean the same. Running means and variances of batch norm are averaged in every arm, as a sum of differences may make
+a variance negative.
 
-Sources: model soups, Wortsman et al., ICML 2022; Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023; Yadav et al.,
-"TIES-Merging", NeurIPS 2023; Matena & Raffel, "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022.
+Sources: model soups, Wortsman et al., ICML 2022; Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023; Yadav et
+al., "TIES-Merging", NeurIPS 2023; Matena & Raffel, "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022.
 """
 
 from __future__ import annotations
@@ -77,12 +77,11 @@ def average(models: Sequence[Mapping[str, np.ndarray]], weights: Sequence[float]
     """
     check_alike(models)
     shares = [1 / len(models)] * len(models) if weights is None else weights
-    return {
-        name: sum(share * model[name].astype(np.float64) for share, model in zip(shares, models, strict=True)).astype(
-            np.float32
-        )
-        for name in models[0]
-    }
+    merged: Arrays = {}
+    for name in models[0]:
+        terms = [share * model[name].astype(np.float64) for share, model in zip(shares, models, strict=True)]
+        merged[name] = np.sum(terms, axis=0).astype(np.float32)
+    return merged
 
 
 def task_arithmetic(base: Mapping[str, np.ndarray], models: Sequence[Mapping[str, np.ndarray]], scale: float) -> Arrays:
@@ -188,8 +187,8 @@ def check_alike(models: Sequence[Mapping[str, np.ndarray]]) -> None:
         if wrong := sorted(name for name in shapes[0] | other if shapes[0].get(name) != other.get(name)):
             name = wrong[0]
             raise ValueError(
-                f"model {i} differs from the first in {len(wrong)} tensors, such as {name!r}: found {other.get(name)}, expected "
-                f"{shapes[0].get(name)}. Parameters of models of other shapes cannot be merged: distil them"
+                f"model {i} differs from the first in {len(wrong)} tensors, such as {name!r}: found {other.get(name)}, "
+                f"expected {shapes[0].get(name)}. Parameters of models of other shapes cannot be merged: distil them"
             )
 
 

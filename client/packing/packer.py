@@ -2,8 +2,8 @@
 
     L = a_ce CE(z_s, y) on labelled examples + sum_k sum_l a_l mean_b w_bk L_l(student, teacher k)_b on all inputs asked about
 
-A step reads a batch of labelled examples, and one of the other inputs that teachers are asked about, which cycles on its own. So
-an epoch has as many steps as without teachers, and the labelled batches are the same ones.
+A step reads a batch of labelled examples, and one of the other inputs that teachers are asked about, which cycles on its own.
+So an epoch has as many steps as without teachers, and the labelled batches are the same ones.
 
 Teachers take turns. The student runs once, and its trace is cut from its graph; each teacher is asked, its terms are added to
 the gradients of the cut, and everything of it is free before the next one is asked. At the end these gradients go through the
@@ -148,26 +148,18 @@ class _Packer:
         self.asks_labelled, self.pool = pool_of(data, settings)
         weight = data.task.class_weights
         self.class_weights = None if weight is None else weight.to(device)
-        trained = [
-            *with_decay(student.parameters(), how.weight_decay),
-            *with_decay(plan.lessons.parameters(), how.weight_decay),
-        ]
+        trained = [group for part in (student, plan.lessons) for group in with_decay(part.parameters(), how.weight_decay)]
         groups = [group for group in trained if group["params"]]
         self.optimizers = how.optimizers(groups, how.learning_rate * settings.rate)
         self.peaks = [(group, group["lr"]) for optimizer in self.optimizers for group in optimizer.param_groups]
-        self.stages = sorted(
-            {i for lesson in self.lessons for usable in lesson.usable.values() for i in self._own(lesson, usable)}
-        )
+        read = [lesson.stages[i][0] for lesson in self.lessons for usable in lesson.usable.values() for i in usable]
+        self.stages = sorted(set(read))
         self.waiting: Iterator[Tensor] = iter(())
         self.step = 0
 
     @property
     def lessons(self) -> list[Lesson]:
         return list(self.plan.lessons)  # type: ignore[arg-type]
-
-    @staticmethod
-    def _own(lesson: Lesson, usable: Sequence[int]) -> list[int]:
-        return [lesson.stages[i][0] for i in usable]
 
     def epoch(self, epoch: int, generator: torch.Generator, others: torch.Generator) -> PackEpoch:
         """Train one epoch, from 0."""
