@@ -7,8 +7,8 @@
     block union       each weight from the best donor that uses it: client/donors.py
 
 Models must be of one shape, and averaging has sense only if they began as one: parameters of models that were initialised
-apart do not mean the same. Running means and variances of batch norm are averaged in every arm, as a sum of differences may make
-a variance negative.
+apart do not mean the same. Running means and variances of batch norm are averaged in every arm, as a sum of differences may
+make a variance negative.
 
 Sources: model soups, Wortsman et al., ICML 2022; Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023; Yadav et
 al., "TIES-Merging", NeurIPS 2023; Matena & Raffel, "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022.
@@ -57,7 +57,7 @@ def merge(
     if settings.how not in MERGES:
         raise ValueError(f"packing.how = '{settings.how}' merges no parameters: expected one of {', '.join(MERGES)}")
     needed = {"task-arithmetic": base, "ties": base, "fisher": fishers, "block-union": donors}
-    if settings.how in needed and needed[settings.how] is None:
+    if settings.how in needed and not needed[settings.how]:
         word = {"fisher": "the Fisher information of each model", "block-union": "what each donor uses"}
         raise ValueError(f"packing.how = '{settings.how}' needs {word.get(settings.how, 'what all models began as')}")
     if settings.how == "task-arithmetic":
@@ -70,7 +70,11 @@ def merge(
 
 
 def average(models: Sequence[Mapping[str, np.ndarray]], weights: Sequence[float] | None = None) -> Arrays:
-    """Return the weighted mean; None: equal weights.
+    """Return the weighted mean.
+
+    Args:
+        models: of one shape.
+        weights: of the models, with the sum 1; None: equal.
 
     Raises:
         ValueError: there is no model, or they differ in names or shapes.

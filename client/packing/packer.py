@@ -148,8 +148,9 @@ class _Packer:
         self.asks_labelled, self.pool = pool_of(data, settings)
         weight = data.task.class_weights
         self.class_weights = None if weight is None else weight.to(device)
-        trained = [group for part in (student, plan.lessons) for group in with_decay(part.parameters(), how.weight_decay)]
-        groups = [group for group in trained if group["params"]]
+        parts = [with_decay(part.parameters(), how.weight_decay) for part in (student, plan.lessons)]
+        groups = [group for part in parts for group in part if group["params"]]
+        self.clipped = [[parameter for group in part for parameter in group["params"]] for part in parts]  # each for itself
         self.optimizers = how.optimizers(groups, how.learning_rate * settings.rate)
         self.peaks = [(group, group["lr"]) for optimizer in self.optimizers for group in optimizer.param_groups]
         read = [lesson.stages[i][0] for lesson in self.lessons for usable in lesson.usable.values() for i in usable]
@@ -240,8 +241,8 @@ class _Packer:
                 tally.losses.setdefault(name, []).append(value)
         go_through(trace, cut)
         if self.how.clip_norm > 0:
-            for module in (self.student, self.plan.lessons):
-                nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.how.clip_norm)
+            for parameters in self.clipped:
+                nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], self.how.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         for gate in gates(self.student):

@@ -111,10 +111,8 @@ def ask_all(
         del found
     latents = {stage: torch.cat([part.latents[stage] for part in parts]) for stage in stages}
     logits = torch.cat([part.logits for part in parts])
-    if not torch.isfinite(logits).all():
-        raise FloatingPointError(
-            f"{int((~torch.isfinite(logits)).sum())} of {logits.numel()} logits of a teacher are not finite"
-        )
+    if bad := int((~torch.isfinite(logits)).sum()):
+        raise FloatingPointError(f"{bad} of {logits.numel()} logits of a teacher are NaN or infinite")
     return Answers(latents, torch.cat([part.features for part in parts]), logits, parts[0].grids)
 
 
