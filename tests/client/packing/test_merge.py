@@ -95,7 +95,7 @@ def test_every_way_has_its_name(how: str) -> None:
     ],
 )
 def test_what_is_missing_is_named(how: str, words: list[str]) -> None:
-    with pytest.raises(ValueError, match="packing.how") as raised:
+    with pytest.raises(ValueError, match=r"packing\.how") as raised:
         merge(packing(how=how), MODELS)
     assert all(word in str(raised.value) for word in words)
 
