@@ -141,6 +141,10 @@ def train_task(message: Message, context: Context) -> Message:
         metrics, facts = learn_task(config, instruction, folder, prepare)
     except DonorError as error:
         return _refusal(message, instruction, error)
+    except FloatingPointError as error:
+        if not (named := _donors(message)[0]):
+            raise
+        return _refusal(message, instruction, DonorError(named[0].partition_id, f"training on top of it diverges: {error}"))
     return _reply(message, metrics, {}, facts)
 
 
@@ -198,6 +202,18 @@ def score(message: Message, context: Context) -> Message:
         return _reply(message, score_donors(config, instruction, folder, *_donors(message), names), {})
     except DonorError as error:
         return _refusal(message, instruction, error)
+
+
+@app.query("compare")
+def compare(message: Message, context: Context) -> Message:
+    """Score all models that a client that joins late may start from."""
+    from client.joining import score_models
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    names = [str(name) for name in message.content.config_records[SCORERS]["names"]]  # type: ignore[union-attr]
+    folder = state_folder(config, context, instruction)
+    return _reply(message, score_models(config, instruction, folder, *_donors(message), names), {})
 
 
 @app.evaluate("tasks")

@@ -11,7 +11,7 @@ Source: Pick-a-back (ECCV 2024), the target's task on a donor's pruned backbone;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +40,13 @@ class Donor:
         manifest: what the donor says of it.
         arrays: tensors of its backbone and, if they were shared, adapter and head.
         used: which weights of the backbone its task uses, bool, by name.
+        aside: of another modality, what came besides the backbone, as it came; the target does not learn on top of it.
     """
 
     manifest: Manifest
     arrays: Arrays
     used: dict[str, np.ndarray]
+    aside: Arrays = field(default_factory=dict)
 
 
 def publish(config: RunConfig, told: Instruction, folder: Path) -> tuple[Manifest, Arrays]:
@@ -75,7 +77,7 @@ def publish(config: RunConfig, told: Instruction, folder: Path) -> tuple[Manifes
 def receive(stream: Stream, manifest: Manifest, sent: Mapping[str, np.ndarray], share: str) -> Donor:
     """Check what came from a donor against its manifest and the target's model.
 
-    Across modalities only the backbone is kept.
+    Across modalities the target learns on top of the backbone alone.
 
     Raises:
         ValueError: the hash, names or shapes are wrong, or values are not finite.
@@ -90,6 +92,8 @@ def receive(stream: Stream, manifest: Manifest, sent: Mapping[str, np.ndarray], 
     if set(kept) != expected:
         raise ValueError(f"{sorted(set(kept) ^ expected)[:4]} are missing or were not asked for")
     for name, value in kept.items():
+        if value.dtype.kind != ("f" if tensors[name].is_floating_point() else "i"):
+            raise ValueError(f"{name} has numbers of type {value.dtype}, expected those of {tensors[name].dtype}")
         if group_of(name) is not Group.HEAD and value.shape != tuple(tensors[name].shape):
             raise ValueError(f"{name} has shape {value.shape}, expected {tuple(tensors[name].shape)}: another model")
         if not np.isfinite(value).all():
@@ -97,10 +101,11 @@ def receive(stream: Stream, manifest: Manifest, sent: Mapping[str, np.ndarray], 
     used = {}
     for name in ownable(stream.fresh):
         bits = sent.get(MASK + name)
-        if bits is None or bits.shape != (-(-kept[name].size // 8),):
-            raise ValueError(f"{MASK}{name} is missing or has the wrong length")
+        if bits is None or bits.shape != (-(-kept[name].size // 8),) or bits.dtype != np.uint8:
+            raise ValueError(f"{MASK}{name} is missing, or has the wrong length or type: expected a bit for each weight")
         used[name] = np.unpackbits(bits, count=kept[name].size).astype(bool).reshape(kept[name].shape)
-    return Donor(manifest, {name: np.array(value) for name, value in kept.items()}, used)
+    aside = {name: value for name, value in arrays.items() if name not in kept}
+    return Donor(manifest, {name: np.array(value) for name, value in kept.items()}, used, aside)
 
 
 def combine(donors: Sequence[Donor], how: str) -> tuple[Arrays, dict[str, np.ndarray]]:
@@ -145,7 +150,7 @@ def build_on(stream: Stream, donors: Sequence[Donor]) -> None:
         owner, where = tensors[name.removesuffix(WEIGHT) + OWNER], torch.from_numpy(mask).to(stream.device)
         owner.zero_().masked_fill_(where, DONOR_TASK)
         tensors[name].masked_fill_(~where, 0.0)
-    stream.offset = DONOR_TASK
+    stream.offset, stream.built_on = DONOR_TASK, digest(arrays)
     stream.config = slowed(stream.config)
 
 

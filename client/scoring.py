@@ -13,13 +13,17 @@ from pathlib import Path
 from client.continual.memory import task_model
 from client.continual.methods import optimisation
 from client.donors import Donor, receive, slowed
+from client.learner import cached_model
 from client.modeldiff.perturb import paired_with_copies
-from client.modeldiff.probes import choose
-from client.modeldiff.target import Ground, make_candidate, make_target, tune_without
+from client.modeldiff.probes import Probes, choose, places, random_pairs
+from client.modeldiff.target import Ground, Twins, make_candidate, make_target, tune_without
 from client.modeldiff.tune import Budget
 from client.stream import Metrics, Stream, open_stream, task_data
 from config import RunConfig
-from models.arrays import Arrays
+from data_partition.client_data import load_twins
+from data_partition.files import DataError
+from models.arrays import Arrays, set_arrays
+from models.groups import copy_model
 from models.storage import StorageError, load_record, save_record
 from strategies.protocol import DONORS, NONE, Instruction, Manifest, RunError
 from strategies.selection.modeldiff import resampled
@@ -47,7 +51,7 @@ def score_donors(
         names: of scorers.
 
     Raises:
-        DonorError: what came does not fit its manifest or the target's model.
+        DonorError: what came does not fit its manifest or the target's model, or computes what is not finite.
         RunError: the target has no model of its own yet.
     """
     stream = open_stream(config, told, folder, told.round + 1)
@@ -55,18 +59,33 @@ def score_donors(
         raise RunError(f"client {told.partition_id} has no model of its own to compare donors with: train it first")
     ground = ground_of(stream)
     (donor,) = fetch(stream, manifests, sent, folder)
-    target, candidate = make_target(ground), make_candidate(ground, donor.manifest, donor.arrays)
-    found: Metrics = {name: tune_without(ground) if name == NONE else score(name, target, candidate) for name in names}
+    target = make_target(ground)
+    found: Metrics = {NONE: tune_without(ground)} if NONE in names else {}
+    try:
+        candidate = make_candidate(ground, donor.manifest, donor.arrays | donor.aside)
+        found |= {name: score(name, target, candidate) for name in names if name != NONE}
+    except (ValueError, FloatingPointError) as error:  # a head of another shape; finite weights that diverge
+        raise DonorError(donor.manifest.partition_id, error) from None
     if "modeldiff" in names:
         found["resampled"] = resampled(target, candidate)
     return {"partition-id": told.partition_id, "num-examples": len(stream.data.train), **found}
 
 
 def ground_of(stream: Stream) -> Ground:
-    """Return what the target brings to the comparison."""
+    """Return what the target brings to the comparison.
+
+    Under ``paired`` probes are examples that have a twin, for all candidates.
+
+    Raises:
+        RunError: ``paired``, and the data set has no twins, or the target fewer than two.
+    """
     settings, group = stream.config.selection, stream.data.subgroup
     own = task_model(stream.model, stream.memory, stream.memory.latest)
-    probes = choose(stream.data.train, settings.probes, stream.seed, settings.pairs)
+    twins = None
+    if settings.candidate == "paired":
+        probes, twins = with_twins(stream)
+    else:
+        probes = choose(stream.data.train, settings.probes, stream.seed, settings.pairs)
     alone = Budget(settings.tune_epochs, optimisation(stream.config), stream.seed)
     budget = replace(alone, how=optimisation(slowed(stream.config)))
     return Ground(
@@ -82,7 +101,25 @@ def ground_of(stream: Stream) -> Ground:
         alone=alone,
         seed=stream.seed,
         device=stream.device,
+        twins=twins,
     )
+
+
+def with_twins(stream: Stream) -> tuple[Probes, Twins]:
+    """Choose probes out of the training examples that have a twin, and return them with theirs."""
+    config, group, split = stream.config, stream.data.subgroup, stream.data.train
+    modality = "text" if group.modality == "image" else "image"
+    try:
+        owned, inputs = load_twins(config.data, group, stream.instruction.train_fraction or None)
+        chosen = places(split.labels[owned], config.selection.probes, stream.seed)
+        pairs = random_pairs(len(chosen), config.selection.pairs, stream.seed)
+    except (DataError, ValueError) as error:
+        raise RunError(f"selection.candidate = 'paired': client {group.partition_id}: {error}") from None
+    fresh, initial = cached_model(config.model, config.data, modality, len(group.classes), config.run.seed)
+    model = copy_model(fresh)
+    set_arrays(model, initial)
+    probes = Probes(split.inputs[owned[chosen]], split.labels[owned[chosen]], pairs)
+    return probes, Twins(modality, inputs[chosen], model.to(stream.device))
 
 
 class DonorError(ValueError):

@@ -59,6 +59,7 @@ class Stream:
         training: id of the task in training, from 1; 0: none.
         offset: ids before that of the client's first task; they own what came from donors.
         validation: of the last task that was learned.
+        built_on: hash of what came from donors, if the task of the instruction begins with it.
     """
 
     config: RunConfig
@@ -74,6 +75,7 @@ class Stream:
     training: int = 0
     offset: int = 0
     validation: float = 0.0
+    built_on: str = ""
 
     @property
     def method(self) -> str:
@@ -182,12 +184,12 @@ def learn_task(
     """
     start = time.monotonic()
     stream = open_stream(config, told, folder, told.round, blank=told.method == SCRATCH)
-    checkpoints = folder / f"task-{told.run_token}"
+    prepare(stream)
+    checkpoints = folder / f"task-{told.run_token}{stream.built_on[:16]}"
     for other in folder.glob("task-*"):
         if other != checkpoints:
-            shutil.rmtree(other)  # of an earlier run of the same name
+            shutil.rmtree(other)  # of an earlier run of the same name, or begun on top of other donors
     record = FactLog(checkpoints / f"facts-{told.round:04d}.jsonl", stream)
-    prepare(stream)
     if stream.training != stream.task:
         start_task(stream)
     for note, fields in shortcomings(stream):
@@ -287,12 +289,17 @@ def shortcomings(stream: Stream) -> list[tuple[str, dict[str, Any]]]:
 
 def task_data(stream: Stream) -> TaskData:
     """Return the task's examples, augmented as the run config says."""
-    recipe = make_recipe(stream.config, stream.data, stream.device)
+    return augmented_data(stream.config, stream.data, stream.device)
+
+
+def augmented_data(config: RunConfig, data: ClientData, device: torch.device) -> TaskData:
+    """Return the examples of a client, augmented as the run config says."""
+    recipe = make_recipe(config, data, device)
 
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return training.augmented(inputs, recipe, generator)
 
-    return TaskData(stream.data.train, stream.data.val, augment, recipe.weight, stream.config.train.precision)
+    return TaskData(data.train, data.val, augment, recipe.weight, config.train.precision)
 
 
 class FactLog:

@@ -52,7 +52,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> RunConfig:
-        if self.strategy.name == "clustered-fedavg" and self.strategy.cluster_warmup > self.run.rounds:
+        if self.strategy.finds_clusters and self.strategy.cluster_warmup > self.run.rounds:
             raise ValueError(
                 f"strategy.cluster-warmup = {self.strategy.cluster_warmup} is above run.rounds = {self.run.rounds}: clients "
                 "would never be averaged"
@@ -94,6 +94,27 @@ class RunConfig(Section):
             raise ValueError(
                 f"the scorer leep reads the donor's own head, which strategy.share = '{self.strategy.share}' does not "
                 "send: use 'backbone+adapter+head', or another scorer"
+            )
+        if self.strategy.name == "backpack" and self.strategy.share == "attention":
+            raise ValueError(
+                "strategy.share = 'attention' is not for strategy.name = 'backpack', whose targets learn on top of whole "
+                "backbones: use 'backbone', 'backbone+adapter' or 'backbone+adapter+head'"
+            )
+        paired = self.strategy.name == "backpack" and self.selection.candidate == "paired"
+        if paired and self.data.dataset in WITHOUT_TEXTS:
+            raise ValueError(
+                f"selection.candidate = 'paired' needs concepts in two modalities, and data.dataset = '{self.data.dataset}' "
+                "has images alone: use 'swap' or 'calibrate'"
+            )
+        if paired and "adapter" not in self.strategy.share:
+            raise ValueError(
+                f"selection.candidate = 'paired' needs the donor's adapter, which strategy.share = '{self.strategy.share}' "
+                "does not send: use 'backbone+adapter'"
+            )
+        if self.strategy.name == "backpack" and self.data.tasks_per_client > 1:
+            raise ValueError(
+                f"strategy.name = 'backpack' learns one task on each client, found data.tasks-per-client = "
+                f"{self.data.tasks_per_client}: use 1"
             )
         return self
 

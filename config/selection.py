@@ -49,7 +49,9 @@ class Selection(Section):
     )
     abstain: bool = Field(True, description="no donor, where a short training without one validates better")
     finalists: Count = Field(1, description="best donors by the scorer that take this test; the best of it goes first")
-    margin: float = Field(0.0, description="abstain: validation by which a donor must be better than none")
+    margin: float = Field(
+        0.05, description="abstain: validation by which a donor must be better than none; tests of few epochs favour a donor"
+    )
     tune_epochs: Count = Field(3, description="epochs of that short training, and of the scorer few-step")
     across: bool = Field(False, description="donors of the other modality are candidates too; only their backbone is used")
     exclude_twins: bool = Field(False, description="leave out clients of the other modality with the same classes")
@@ -58,10 +60,11 @@ class Selection(Section):
     own_epochs: CountOrZero = Field(
         40, description="epochs of the target's own model, which donors are compared with; 0: it is that of the control"
     )
-    candidate: Literal["swap", "calibrate"] = Field(
+    candidate: Literal["swap", "calibrate", "paired"] = Field(
         "swap",
-        description="a donor's model on the target: as it came; or with adapter and head trained a little on its data, "
-        "after which scores compare across modalities",
+        description="a donor's model on the target: as it came; or with adapter and head trained a little on its data, after "
+        "which scores compare across modalities; or, of the other modality, whole, on twins of the target's probes: there "
+        "few-step still trains on the target's own inputs, leep scores nothing, others with labels read the twins",
     )
     calibration_epochs: Count = Field(6, description="calibrate: epochs of that")
     probes: Count = Field(100, description="probes: training examples of the target, at most")
@@ -103,6 +106,22 @@ class Selection(Section):
             raise ValueError(
                 f"selection.routing = 'cluster' groups clients by similarity, and selection.scorer = '{self.scorer}' is a "
                 "rule: use a scorer such as 'modeldiff'"
+            )
+        if self.shortlist and not self.scorers:
+            raise ValueError(
+                f"selection.shortlist = {self.shortlist} chooses the donors that are scored, and selection.scorer = "
+                f"'{self.scorer}' scores none: use 0, or a scorer such as 'modeldiff'"
+            )
+        if self.shortlist and self.across and self.sketch == "responses":
+            raise ValueError(
+                "selection.sketch = 'responses' tells answers to images or to texts, which do not compare across modalities: "
+                "with selection.across = true use 'weights'"
+            )
+        if self.candidate == "paired" and not (self.across and self.pairing == "random"):
+            raise ValueError(
+                "selection.candidate = 'paired' shows donors of the other modality the twins of probes, and perturbed copies "
+                "have none: set selection.across = true and selection.pairing = 'random', found "
+                f"{str(self.across).lower()} and '{self.pairing}'"
             )
         others = [name for name in self.scorers if not name.startswith("modeldiff")]
         if self.pairing != "random" and others:

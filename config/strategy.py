@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from config.base import Count, CountOrZero, NotNegative, PositiveFraction, Section
+from config.selection import LOCAL_SCORERS, LocalScorer
+
+JOINER_STARTS = ("latent", "donor", "donor-head", "cluster", "cluster-head", "longer")
+PICKS = ("updates", *LOCAL_SCORERS, "classes", "random")
 
 
 class Strategy(Section):
@@ -40,21 +44,86 @@ class Strategy(Section):
     )
     joiner_fold: Literal["domain", "client"] = Field("domain", description="late-joiner: what is left out at a time")
     joiner_fraction: PositiveFraction = Field(0.1, description="late-joiner: data.train-fraction of the joiner")
-    joiner_epochs: Count = Field(5, description="late-joiner: local epochs of the joiner")
+    joiner_epochs: Count = Field(5, description="late-joiner: local epochs of the joiner, from every start")
+    joiner_starts: str = Field(
+        "latent",
+        description="late-joiner: starts compared with scratch, comma-separated, the result of the run first: latent of all; "
+        "donor, one client's model without its head, or donor-head; cluster, that of a cluster, or cluster-head; longer, "
+        "scratch with the epochs of the pick added",
+    )
+    joiner_pick: LocalScorer | Literal["updates", "classes", "random"] = Field(
+        "updates",
+        description="late-joiner: how a joiner picks its donor or cluster: by the cosine of updates of the tensors "
+        "cluster-on; by a scorer of donors, as modeldiff; or equal class lists, or at random",
+    )
+    joiner_also: str = Field("", description="late-joiner: more ways to pick to record, comma-separated; they decide nothing")
+    joiner_pick_epochs: Count = Field(5, description="late-joiner: epochs alone before the joiner picks")
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """What joiners start from, besides from scratch; empty for other strategies."""
+        return tuple(self.joiner_starts.split(",")) if self.name == "late-joiner" else ()
+
+    @property
+    def picks(self) -> tuple[str, ...]:
+        """How joiners pick, the way that decides first; empty if there is nothing to pick."""
+        if not any(start.startswith(("donor", "cluster")) for start in self.starts):
+            return ()
+        return tuple(dict.fromkeys([self.joiner_pick, *filter(None, self.joiner_also.split(","))]))
+
+    @property
+    def finds_clusters(self) -> bool:
+        """Whether clients are put into clusters."""
+        return self.name == "clustered-fedavg" or any(start.startswith("cluster") for start in self.starts)
+
+    @field_validator("joiner_starts")
+    @classmethod
+    def _starts_are_known(cls, value: str) -> str:
+        return _names(value, JOINER_STARTS)
+
+    @field_validator("joiner_also")
+    @classmethod
+    def _picks_are_known(cls, value: str) -> str:
+        return _names(value, PICKS) if value else ""
+
+    @model_validator(mode="after")
+    def _joiners_have_what_they_start_from(self) -> Strategy:
+        heads = [start for start in self.starts if start.endswith("-head")]
+        if heads and "head" not in self.share:
+            raise ValueError(
+                f"strategy.joiner-starts has '{heads[0]}', and strategy.share = '{self.share}' sends no head: use "
+                f"'backbone+adapter+head', or the start '{heads[0].removesuffix('-head')}'"
+            )
+        if self.picks and self.share == "attention":
+            raise ValueError(
+                f"strategy.share = 'attention' is not for strategy.joiner-starts = '{self.joiner_starts}', which need whole "
+                "backbones: use 'backbone', 'backbone+adapter' or 'backbone+adapter+head'"
+            )
+        if "updates" in self.picks and self.cluster_on not in self.share:
+            raise ValueError(
+                f"strategy.cluster-on = '{self.cluster_on}' is what joiners are compared by (joiner-pick, joiner-also), and "
+                f"strategy.share = '{self.share}' does not send it: use 'backbone', or share adapters too"
+            )
+        if "leep" in self.picks and "head" not in self.share:
+            raise ValueError(
+                f"the scorer leep reads the head of a donor or cluster, which strategy.share = '{self.share}' does not send: "
+                "use 'backbone+adapter+head', or another scorer in strategy.joiner-pick and joiner-also"
+            )
+        return self
 
     @model_validator(mode="after")
     def _clusters_are_named_once(self) -> Strategy:
-        if self.name == "clustered-fedavg" and self.scope != "all":
+        if self.finds_clusters and self.scope != "all":
             raise ValueError(
-                f"strategy.scope = '{self.scope}' is not for strategy.name = 'clustered-fedavg': leave it at 'all' and set "
-                "strategy.cluster-by"
+                f"strategy.scope = '{self.scope}' is not for strategy.name = '{self.name}' with clusters: leave it at 'all' "
+                "and set strategy.cluster-by"
             )
-        if self.name == "clustered-fedavg" and self.share == "attention":
+        if self.finds_clusters and self.share == "attention":
             raise ValueError(
-                "strategy.share = 'attention' is not for strategy.name = 'clustered-fedavg', which compares whole backbones: "
-                "use 'backbone', 'backbone+adapter' or 'backbone+adapter+head'"
+                f"strategy.share = 'attention' is not for strategy.name = '{self.name}' with clusters, which compares whole "
+                "backbones: use 'backbone', 'backbone+adapter' or 'backbone+adapter+head'"
             )
-        if self.name == "clustered-fedavg" and self.cluster_on not in self.share:
+        if self.finds_clusters and self.cluster_on not in self.share:
             raise ValueError(
                 f"strategy.cluster-on = '{self.cluster_on}' compares tensors that strategy.share = '{self.share}' keeps on "
                 "the clients: use 'backbone', or share adapters too"
@@ -83,3 +152,12 @@ class Strategy(Section):
                 "set strategy.scope = 'modality' or 'classes'"
             )
         return self
+
+
+def _names(value: str, known: tuple[str, ...]) -> str:
+    found = [name.strip() for name in value.split(",")]
+    unknown = [name for name in found if name not in known]
+    if unknown or len(set(found)) < len(found):
+        what = f"'{', '.join(unknown)}' unknown" if unknown else f"'{value}' names one twice"
+        raise ValueError(f"{what}: expected comma-separated names of {', '.join(known)}")
+    return ",".join(found)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from config import Data
 from data_partition.datasets import DATASETS
+from data_partition.files import DataError
 from data_partition.subgroups import Subgroup, find_subgroup
 
 
@@ -66,3 +67,24 @@ def load_subgroup(data: Data, subgroup: Subgroup, train_fraction: float | None =
     rows = DATASETS[data.dataset].load_examples(data, subgroup, fraction)
     train, val, test = (Split(torch.from_numpy(inputs), torch.from_numpy(labels)) for inputs, labels in rows)
     return ClientData(subgroup, train, val, test)
+
+
+def load_twins(data: Data, subgroup: Subgroup, train_fraction: float | None = None) -> tuple[Tensor, Tensor]:
+    """Return what a client owns of its training concepts in the other modality.
+
+    Args:
+        data: see :func:`load_client`.
+        subgroup: what the client owns.
+        train_fraction: see :func:`load_client`.
+
+    Returns:
+        Places of training examples that have a twin, ascending, int64 (n,), and the inputs of the twins, row by row.
+
+    Raises:
+        DataError: the data set has no twins; or as :func:`load_client`.
+    """
+    load = DATASETS[data.dataset].load_twins
+    if load is None:
+        raise DataError(f"data.dataset = '{data.dataset}' has one modality, and no concept in two: there are no twins.")
+    places, inputs = load(data, subgroup, data.train_fraction if train_fraction is None else train_fraction)
+    return torch.from_numpy(places), torch.from_numpy(inputs)

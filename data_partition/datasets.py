@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from config import Data
 from data_partition import cifar100
@@ -24,11 +27,13 @@ class DataSet:
         subgroups: what each client owns, in the order of partition ids; needs no file.
         check_files: raises DataError unless the files that the settings name are there and whole.
         load_examples: training, validation and test rows of a subgroup, with a share of its training rows.
+        load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: there are none.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
     check_files: Callable[[Data], None]
     load_examples: Callable[[Data, Subgroup, float], tuple[Examples, Examples, Examples]]
+    load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any]]] | None = None
 
 
 def _check_emojipairs(data: Data) -> None:
@@ -43,7 +48,13 @@ def _load_emojipairs(data: Data, subgroup: Subgroup, train_fraction: float) -> t
     return load_examples(data, subgroup, train_fraction)
 
 
+def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    from data_partition.emojipairs.clients import load_twins
+
+    return load_twins(data, subgroup, train_fraction)
+
+
 DATASETS: Final = {
-    "emojipairs": DataSet(groupings.subgroups, _check_emojipairs, _load_emojipairs),
+    "emojipairs": DataSet(groupings.subgroups, _check_emojipairs, _load_emojipairs, _load_emojipairs_twins),
     "cifar100": DataSet(cifar100.subgroups, cifar100.check_files, cifar100.load_examples),
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from server import continual_summary, transfer
+from server import continual_summary, start_summary, transfer
 
 CONTROLS = ("control", "scratch")
 
@@ -24,7 +24,8 @@ class Row:
         control: test balanced accuracy of the matched control; None without one.
         accuracy: test balanced accuracy of the strategy; with a stream, the mean over all tasks at its end (ACC).
         difference: accuracy − control.
-        bytes: payload of shared tensors that crossed for this client, both ways, in the strategy's arm.
+        bytes: payload of shared tensors that crossed for this client, both ways, in the strategy's arm; of a client that joins
+            late, in the arms that its first start cannot do without.
         k: columns that the client kept; None without adaptive k.
     """
 
@@ -46,8 +47,11 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     control: dict[int, float] = {}
     accuracy: dict[int, float] = {}
     columns: dict[int, int] = {}
+    beside, counted = start_summary.arms_beside(events), start_summary.arms_counted(events)
     for event in events:
         if event["event"] == "evaluate" and event["split"] == "test" and not _is_aside(event["arm"]):
+            if event["arm"] in beside:
+                continue
             target = control if _is_control(event["arm"]) else accuracy
             target[event["client"]] = event["balanced_accuracy"]
             if target is accuracy and "k" in event:
@@ -59,7 +63,9 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
         target |= continual_summary.average_accuracies(events, kind)
     moved = dict.fromkeys(clients, 0)
     for event in events:
-        if event["event"] == "message" and not _is_control(event["arm"]) and event["client"] in moved:
+        if event["event"] == "message" and event["client"] in moved:
+            if _is_control(event["arm"]) or event["arm"].startswith("pair-") or (counted and event["arm"] not in counted):
+                continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
     return [
         Row(
@@ -102,6 +108,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float, scorer: str = "
         **({"streams": streams} if streams else {}),
         **({"clusters": found} if (found := clusters(events)) else {}),
         **({"transfer": moved} if (moved := transfer.results(events, scorer)) else {}),
+        **start_summary.results(events),
     }
 
 
@@ -180,7 +187,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 
 def _special(summary: Mapping[str, Any]) -> list[str]:
     found = [cluster_line(one) for one in summary.get("clusters", ())]
-    return [*found, *([transfer.remark(summary["transfer"])] if "transfer" in summary else [])]
+    moved = [transfer.remark(summary["transfer"])] if "transfer" in summary else []
+    return [*found, *moved, *start_summary.lines(summary)]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:

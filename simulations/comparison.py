@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from config import ConfigError, read_toml
 from server.continual_summary import SCORES, score
+from server.start_summary import SCRATCH
 from simulations import tables
 from simulations.significance import wilcoxon_p
 
@@ -47,6 +48,10 @@ class Finished:
     def accuracies(self, which: str = "accuracy") -> dict[int, float]:
         """Return each client's accuracy, or its control's."""
         return {row["client"]: row[which] for row in self.results["clients"] if row[which] is not None}
+
+    def starts(self) -> dict[str, Mapping[str, Any]]:
+        """Return the starts of clients that join late, by name: the first is the result of the run, scratch its control."""
+        return {one["start"]: one for one in self.results.get("starts", ()) if one["start"] != SCRATCH}
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,10 @@ def read_run(path: Path) -> Finished:
 
 
 def lines(runs: Sequence[Finished]) -> list[Line]:
-    """Return the table: for each setting a line against its own control, and one against the first setting."""
+    """Return the table: for each setting a line against its own control, and one against the first setting.
+
+    Below come the other starts of clients that join late, each against scratch and against the first start of its setting.
+    """
     groups = group_by_setting(runs)
     table: list[Line] = []
     reference: tuple[str, dict[int, float]] | None = None
@@ -120,7 +128,22 @@ def lines(runs: Sequence[Finished]) -> list[Line]:
             table.append(_line(name, members, reference[0], own, reference[1]))
         elif not control:
             table.append(_line(name, members, "", own, {}))
+        table += _starts(name, members, own, control)
         reference = reference or (name, own)
+    return table
+
+
+def _starts(name: str, members: list[Finished], own: dict[int, float], scratch: dict[int, float]) -> list[Line]:
+    found = [run.starts() for run in members]
+    first, *others = [start for start in found[0] if all(start in one for one in found)] or [""]
+    table: list[Line] = []
+    for start in others:
+        ones = [one[start] for one in found]
+        seeds = [{row["client"]: row["accuracy"] for row in one["clients"]} for one in ones]
+        mean = mean_per_client(seeds)
+        for against, other in (("matched control", scratch), (f"start {first}", own)):
+            line = _line(f"{name} start {start}", members, against, mean, other, seeds)
+            table.append(replace(line, megabytes=statistics.fmean(one["bytes"] for one in ones) / 1e6))
     return table
 
 
@@ -145,8 +168,15 @@ def mean_per_client(seeds: Sequence[dict[int, float]]) -> dict[int, float]:
     return {client: statistics.fmean(one[client] for one in seeds) for client in sorted(clients)}
 
 
-def _line(name: str, members: list[Finished], against: str, own: dict[int, float], other: dict[int, float]) -> Line:
-    means = [statistics.fmean(run.accuracies().values()) for run in members]
+def _line(
+    name: str,
+    members: list[Finished],
+    against: str,
+    own: dict[int, float],
+    other: dict[int, float],
+    seeds: Sequence[Mapping[int, float]] = (),
+) -> Line:
+    means = [statistics.fmean(one.values()) for one in seeds or [run.accuracies() for run in members]]
     differences = [own[client] - other[client] for client in own if client in other]
     return Line(
         setting=name,

@@ -23,10 +23,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from flwr.app import Message
 
-from strategies.broker import CONTROL, DONOR, OWN, TARGET, Ledger, provide, pull, refuse, score, with_donors
+from strategies.broker import CONTROL, DONOR, OWN, TARGET, Ledger, Pulled, provide, pull, refused_by, score, with_donors
 from strategies.job import Job
 from strategies.mailbox import Reply
-from strategies.protocol import FACTS, METRICS, TRAIN_TASK, ClientInfo
+from strategies.protocol import METRICS, TRAIN_TASK, ClientInfo
 from strategies.routing import candidates, choose, clusters, is_candidate, rank
 from strategies.shortlist import shortlists
 
@@ -71,8 +71,9 @@ def learn(job: Job, arm: str, clients: Sequence[ClientInfo], **fields: object) -
     told = [
         job.instruction(client, arm, **{"round": 1, "epochs": job.config.continual.epochs, **fields}) for client in clients
     ]
-    finish(job, arm, job.mailbox.ask([job.message(TRAIN_TASK, one, None) for one in told], lambda client: {}))
-    found = evaluate(job, arm, clients) if arm != DONOR else {}
+    replies = job.mailbox.ask([job.message(TRAIN_TASK, one, None) for one in told], lambda client: {})
+    finish(job, arm, replies)
+    found = evaluate(job, arm, [reply.client for reply in replies]) if arm != DONOR else {}
     job.progress.save(arm, 1, _written(found))
     job.progress.finish(arm)
     return found
@@ -126,9 +127,7 @@ def learn_from_one(job: Job, arm: str, donor: ClientInfo, targets: list[ClientIn
         ]
         learned = []
         for reply in job.mailbox.ask(messages, lambda client: {}, may_fail=True):
-            if FACTS in reply.message.content.config_records and "reason" in reply.message.content[FACTS]:
-                refuse(job, donor, str(reply.message.content[FACTS]["reason"]), reply.client.partition_id)
-            else:
+            if refused_by(job, Ledger(), reply, [manifest]) is None:
                 learned.append(reply)
         if learned:
             finish(job, arm, learned)
@@ -157,25 +156,24 @@ def learn_on(job: Job, arm: str, routes: Mapping[int, Sequence[int]], ledger: Le
     waiting = {target: list(donors) for target, donors in routes.items()}
     while waiting:
         messages, taken = [], {}
+        pulled: Pulled = {}
         for target, donors in waiting.items():
-            manifests, arrays = provide(job, infos[target], [infos[donor] for donor in donors], ledger, top)
-            taken[target] = [manifest.partition_id for manifest in manifests]
+            manifests, arrays = provide(job, infos[target], [infos[donor] for donor in donors], ledger, top, pulled)
+            taken[target] = manifests
             messages.append(with_donors(task_message(job, arm, infos[target]), manifests, arrays))
         again = {}
         for reply in job.mailbox.ask(messages, lambda client: {}):
             target = reply.client.partition_id
-            told = reply.message.content.config_records.get(FACTS)
-            if told is None or "reason" not in told:
-                job.mailbox.record("routed", arm=arm, client=target, donors=taken[target])
+            refused = refused_by(job, ledger, reply, taken[target])
+            if refused is None:
+                job.mailbox.record("routed", arm=arm, client=target, donors=[one.partition_id for one in taken[target]])
                 learned.append(reply)
-                continue
-            refused = int(str(told["donor"]))
-            refuse(job, infos[refused], str(told["reason"]), target)
-            ledger.held.get(target, set()).discard(ledger.manifests[refused].sha256)
-            again[target] = [donor for donor in waiting[target] if donor != refused]
+            else:
+                again[target] = [donor for donor in waiting[target] if donor != refused]
         waiting = again
+    learned.sort(key=lambda reply: reply.client.partition_id)
     finish(job, arm, learned)
-    evaluate(job, arm, [infos[target] for target in routes])
+    evaluate(job, arm, [reply.client for reply in learned])
 
 
 def _written(accuracies: Mapping[int, float]) -> dict[str, np.ndarray]:

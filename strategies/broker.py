@@ -26,12 +26,15 @@ from strategies.protocol import (
     SCORERS,
     ClientInfo,
     Manifest,
+    RunError,
     digest,
     to_arrays,
 )
 
 DONOR, CONTROL, OWN, TARGET = "donor", "control", "own", "backpack"
 RESAMPLED = "resampled"
+Pulled = dict[int, tuple[Manifest, ArrayRecord] | None]
+"""What donors gave when they were asked, by donor; None: it failed."""
 
 
 @dataclass
@@ -101,7 +104,7 @@ def with_donors(message: Message, manifests: Sequence[Manifest], arrays: Mapping
 
 
 def provide(
-    job: Job, target: ClientInfo, donors: Iterable[ClientInfo], ledger: Ledger, top: int
+    job: Job, target: ClientInfo, donors: Iterable[ClientInfo], ledger: Ledger, top: int, pulled: Pulled
 ) -> tuple[list[Manifest], dict[str, ArrayRecord]]:
     """Return manifests of the first donors that can be had and, by hash, the arrays of them that the target does not hold.
 
@@ -111,6 +114,7 @@ def provide(
         donors: the best first.
         ledger: says who holds what.
         top: how many.
+        pulled: what has come in this exchange, so that a donor is asked once for all of its targets.
     """
     manifests: list[Manifest] = []
     arrays: dict[str, ArrayRecord] = {}
@@ -119,11 +123,13 @@ def provide(
             break
         manifest = ledger.manifests.get(donor.partition_id)
         if manifest is None or manifest.sha256 not in ledger.held.get(target.partition_id, ()):
-            came = pull(job, donor)
-            if came is None:
+            if donor.partition_id not in pulled:
+                pulled[donor.partition_id] = pull(job, donor)
+            if (came := pulled[donor.partition_id]) is None:
                 continue
             manifest = ledger.manifests[donor.partition_id] = came[0]
-            arrays[manifest.sha256] = came[1]
+            if manifest.sha256 not in ledger.held.get(target.partition_id, ()):  # of another donor that is the same
+                arrays[manifest.sha256] = came[1]
         manifests.append(manifest)
     return manifests, arrays
 
@@ -144,31 +150,58 @@ def score(job: Job, wanted: Mapping[int, Sequence[int]], ledger: Ledger) -> None
         wanted: donors by target.
         ledger: takes manifests, scores, and who holds what.
     """
-    infos, scorers = job.mailbox.clients, job.config.selection.scorers
-    for donor in infos.values():
-        targets = [target for target, donors in wanted.items() if donor.partition_id in donors]
-        came = pull(job, donor) if targets else None
-        if came is None:
-            continue
-        manifest, arrays = came
-        ledger.manifests[donor.partition_id] = manifest
-        messages = [
-            with_donors(score_message(job, infos[target], scorers), [manifest], {manifest.sha256: arrays})
-            for target in targets
-        ]
-        for reply in job.mailbox.ask(messages, lambda client: {}, may_fail=True):
+    for donor in job.mailbox.clients.values():
+        if targets := [target for target, donors in wanted.items() if donor.partition_id in donors]:
+            score_one(job, donor, targets, ledger)
+
+
+def score_one(job: Job, donor: ClientInfo, targets: Sequence[int], ledger: Ledger) -> None:
+    """Hand one donor's backbone to targets; it is forgotten before the next one is asked."""
+    if (came := pull(job, donor)) is None:
+        return
+    manifest, arrays = came
+    ledger.manifests[donor.partition_id] = manifest
+    messages = [
+        with_donors(
+            score_message(job, job.mailbox.clients[target], job.config.selection.scorers),
+            [manifest],
+            {} if manifest.sha256 in ledger.held.get(target, ()) else {manifest.sha256: arrays},
+        )
+        for target in targets
+    ]
+    for reply in job.mailbox.ask(messages, lambda client: {}, may_fail=True):
+        if refused_by(job, ledger, reply, [manifest]) is None:
             note(job, ledger, reply, donor)
 
 
+def refused_by(job: Job, ledger: Ledger, reply: Reply, sent: Sequence[Manifest]) -> int | None:
+    """Return the donor that a target says it cannot use, with an event; None: it took all that it was sent.
+
+    A target takes donors in the order in which they came, so that it keeps those before the one that it refuses.
+
+    Raises:
+        RunError: it was sent no donor.
+    """
+    target, told = reply.client.partition_id, reply.message.content.config_records.get(FACTS, ConfigRecord())
+    ids, held = [manifest.partition_id for manifest in sent], ledger.held.setdefault(target, set())
+    if "reason" not in told:
+        held.update(manifest.sha256 for manifest in sent)
+        return None
+    reason, named = str(told["reason"]), told.get("donor")
+    if not sent:
+        raise RunError(f"client {target} refuses a donor, and was sent none: {reason}")
+    place = ids.index(named) if isinstance(named, int) and named in ids else 0  # whatever it names, one is gone
+    refuse(job, job.mailbox.clients[ids[place]], reason, target)
+    held.update(manifest.sha256 for manifest in sent[:place])
+    held.discard(sent[place].sha256)
+    return ids[place]
+
+
 def note(job: Job, ledger: Ledger, reply: Reply, donor: ClientInfo) -> None:
-    """Write down what a target says of a donor."""
-    target, told = reply.client.partition_id, reply.message.content.config_records.get(FACTS)
-    if told is not None:
-        refuse(job, donor, str(told["reason"]), target)
-        return
+    """Write down a target's scores of a donor."""
+    target = reply.client.partition_id
     found = {name: value for name, value in reply.metrics.items() if name not in ("partition-id", "num-examples")}
     ledger.scores.setdefault(target, {}).setdefault(donor.partition_id, {}).update(found)
-    ledger.held.setdefault(target, set()).add(ledger.manifests[donor.partition_id].sha256)
     resampled = reply.message.content.metric_records[METRICS].get(RESAMPLED)
     if isinstance(resampled, list):
         ledger.resampled.setdefault(target, {})[donor.partition_id] = [float(value) for value in resampled]

@@ -120,14 +120,19 @@ def begin_clusters(job: Job, arm: str, clients: list[ClientInfo], replies: list[
 
 
 def update(job: Job, reply: Reply) -> np.ndarray:
-    """Return what a client changed in the tensors of ``strategy.cluster-on`` since the initial weights, all in one row.
+    """Return what a client changed, see :func:`change`."""
+    return change(job, reply.client, reply.arrays)
+
+
+def change(job: Job, client: ClientInfo, arrays: Arrays) -> np.ndarray:
+    """Return what was changed in the tensors of ``strategy.cluster-on`` since the initial weights of a client, all in one row.
 
     In the dtype of the wire, so that weights that did not move give 0 exactly.
     """
     settings = job.config.strategy
-    initial = from_arrays(job.wire(job.initial(reply.client, settings.share)))
+    initial = from_arrays(job.wire(job.initial(client, settings.share)))
     names = [name for name in sorted(initial) if name.startswith(f"{settings.cluster_on}.")]
-    rows = [(reply.arrays[name].astype(np.float64) - initial[name]).ravel() for name in names]
+    rows = [(arrays[name].astype(np.float64) - initial[name]).ravel() for name in names]
     return np.concatenate(rows)
 
 

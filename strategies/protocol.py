@@ -12,6 +12,7 @@ message            to         carries                             answer
 ``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
 ``query.sketch``   every      instruction                         2 KB on its model
 ``query.score``    targets    instruction, donors' arrays         scores of each donor
+``query.compare``  a joiner   instruction, models to start from   scores of each model
 ``evaluate.tasks`` every      instruction                         metrics of each task learned so far
 =================  =========  ==================================  =====================================
 
@@ -41,6 +42,7 @@ TRAIN_ROUND = "train.round"
 BACKBONE = "query.backbone"
 SKETCH = "query.sketch"
 SCORE = "query.score"
+COMPARE = "query.compare"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
 
@@ -215,9 +217,17 @@ class Manifest:
         """
         try:
             fields = json.loads(text)
-            return Manifest(**{**fields, "classes": tuple(fields["classes"])})
+            found = Manifest(**{**fields, "classes": tuple(fields["classes"])})
+            words = (found.modality, found.sha256, *found.classes)
+            if not all(isinstance(word, str) for word in words):
+                raise TypeError(f"found {words}, expected words")
+            if not all(isinstance(number, int) for number in (found.partition_id, found.num_train)):
+                raise TypeError(f"found client {found.partition_id!r} with {found.num_train!r} examples, expected integers")
+            if not (isinstance(found.validation, int | float) and 0 <= found.validation <= 1):
+                raise TypeError(f"found validation {found.validation!r}, expected a number from 0 to 1")
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"a donor's manifest is not one: {error}") from None
+        return found
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:

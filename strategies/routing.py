@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from config import LOCAL_SCORERS
-from strategies.broker import TARGET, Ledger, provide, refuse, score_message, with_donors
+from strategies.broker import TARGET, Ledger, provide, refused_by, score_message, with_donors
 from strategies.clustering import linked
 from strategies.job import Job
-from strategies.protocol import FACTS, NONE, ClientInfo
+from strategies.protocol import NONE, ClientInfo
 from strategies.selection.ranking import abstain, inside_first, is_tie
 from strategies.selection.rules import best_on_average_rank, oracle_rank, random_rank, same_modality_random_rank
 
@@ -41,7 +41,7 @@ def rank(job: Job, target: ClientInfo, ledger: Ledger, truth: Truth) -> list[int
         job: the run.
         target: who wants donors.
         ledger: has the scores.
-        truth: test accuracy by (donor, target), for the rules that go by it; a donor None is no donor.
+        truth: test accuracy by (donor, target), for the rules that go by it; of a target by itself: without a donor.
     """
     settings, own = job.config.selection, target.partition_id
     donors = candidates(job, target)
@@ -97,7 +97,7 @@ def choose(job: Job, target: ClientInfo, order: Sequence[int], ledger: Ledger) -
     """Return the donors of a target, the best first; empty: none, because there is none or none is better without.
 
     More than ``selection.top`` are returned, for those that fail before they are used. With ``selection.abstain`` the best
-    ``finalists`` take a short training, and none competes with them.
+    ``finalists`` take a short training, and none competes with them; for one that fails the next best takes it.
 
     Args:
         job: the run.
@@ -108,13 +108,12 @@ def choose(job: Job, target: ClientInfo, order: Sequence[int], ledger: Ledger) -
     settings, own = job.config.selection, target.partition_id
     best, none = list(order), math.nan
     tried: dict[int, float] = {}
-    if order and settings.abstain:
-        tried, none = try_out(job, target, order[: settings.finalists], ledger)
-        if tried and math.isfinite(none):
-            passed = abstain(order, tried, none, settings.margin)
-            passed.sort(key=lambda donor: -tried[donor])
-            # Who did not take the test follows those who passed it; where nobody passed, nobody is taken.
-            best = [*passed, *(donor for donor in order if donor not in tried)] if passed else []
+    if settings.abstain:
+        tried, failed, none = try_out(job, target, order, ledger)
+        passed = abstain(order, tried, none, settings.margin) if tried else []
+        passed.sort(key=lambda donor: -tried[donor])
+        # Who did not take the test follows those who passed it; where nobody passed, nobody is taken.
+        best = [*passed, *(donor for donor in order if donor not in tried and donor not in failed)] if passed else []
     scores = ledger.scored(own, settings.scorer)
     facts = {"tried_donor": max(tried.values()), "tried_none": none} if tried else {}
     job.mailbox.record(
@@ -139,30 +138,44 @@ def _tie(ledger: Ledger, target: int, order: Sequence[int], scorer: str) -> dict
     return {"tie": is_tie(scores[order[0]] - scores[order[1]], resampled[order[0]], resampled[order[1]])}
 
 
-def try_out(job: Job, target: ClientInfo, donors: Sequence[int], ledger: Ledger) -> tuple[dict[int, float], float]:
-    """Return the validation after a short training on top of each donor, and without any; a donor that fails has none.
+def try_out(job: Job, target: ClientInfo, order: Sequence[int], ledger: Ledger) -> tuple[dict[int, float], list[int], float]:
+    """Let the best ``selection.finalists`` donors that can be had take a short training, and none with the same steps.
 
     What the target has told of a donor before is not asked for again.
+
+    Returns:
+        Validation by donor, the donors that failed, and validation without a donor; NaN if no donor was tested.
     """
     infos, own = job.mailbox.clients, target.partition_id
-    for donor in donors:
+    tried: dict[int, float] = {}
+    failed, none = [], math.nan
+    for donor in order:
+        if len(tried) == job.config.selection.finalists:
+            break
         known = ledger.scores.setdefault(own, {}).setdefault(donor, {})
-        missing = [name for name in (TUNE, NONE) if name not in known and (name != NONE or donor == donors[0])]
-        if not missing:
-            continue
-        manifests, arrays = provide(job, target, [infos[donor]], ledger, 1)
-        if not manifests:
-            continue
-        message = with_donors(score_message(job, target, missing), manifests, arrays)
-        for reply in job.mailbox.ask([message], lambda client: {}, may_fail=True):
-            if (told := reply.message.content.config_records.get(FACTS)) is not None:
-                refuse(job, infos[donor], str(told["reason"]), own)
-                continue
-            ledger.held.setdefault(own, set()).add(manifests[0].sha256)
-            known.update({name: reply.metrics[name] for name in missing})
-    found = {donor: ledger.scores[own][donor].get(TUNE, math.nan) for donor in donors}
-    nones = [ledger.scores[own][donor][NONE] for donor in donors if NONE in ledger.scores[own][donor]]
-    return {donor: value for donor, value in found.items() if math.isfinite(value)}, nones[0] if nones else math.nan
+        wanted = [*(() if TUNE in known else (TUNE,)), *(() if math.isfinite(none) else (NONE,))]
+        found = {TUNE: known[TUNE]} if TUNE in known else {}
+        if wanted:
+            found |= ask_target(job, target, infos[donor], wanted, ledger)
+        known.update({name: found[name] for name in wanted if name == TUNE and name in found})
+        none = found.get(NONE, none)
+        if math.isfinite(none) and math.isfinite(found.get(TUNE, math.nan)):
+            tried[donor] = found[TUNE]
+        else:
+            failed.append(donor)
+    return tried, failed, none
+
+
+def ask_target(job: Job, target: ClientInfo, donor: ClientInfo, names: Sequence[str], ledger: Ledger) -> dict[str, float]:
+    """Return what a target scores a donor by some scorers; empty, with an event: one of the two fails."""
+    manifests, arrays = provide(job, target, [donor], ledger, 1, {})
+    if not manifests:
+        return {}
+    message = with_donors(score_message(job, target, names), manifests, arrays)
+    for reply in job.mailbox.ask([message], lambda client: {}, may_fail=True):
+        if refused_by(job, ledger, reply, manifests) is None:
+            return {name: value for name, value in reply.metrics.items() if name in names}
+    return {}
 
 
 def _finite(value: float | None) -> float | None:

@@ -18,6 +18,8 @@ from config import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+ACROSS = {"selection.across": True}
+PAIRED = {"strategy.name": "backpack", "strategy.scope": "modality", "selection.candidate": "paired"}
 CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
 
 
@@ -28,6 +30,9 @@ def test_pyproject_defaults_equal_the_model():
 
 def test_pyproject_has_no_legacy_federations():
     assert "federations" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]
+
+
+JOINER = {"strategy.name": "late-joiner", "strategy.joiner-starts": "donor"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda path: path.stem)
@@ -59,6 +64,19 @@ def test_default_config_is_the_default_simulation():
         ({"data.tasks-per-client": 0}, ["data.tasks-per-client", "0"]),
         ({"data.task-order": "random"}, ["data.task-order", "same, shuffled"]),
         ({"strategy.name": "backpack", "selection.scorer": "leep"}, ["leep", "own head", "'backbone'"]),
+        ({"strategy.name": "backpack", "strategy.share": "attention"}, ["'attention'", "'backpack'", "whole backbones"]),
+        ({"strategy.name": "backpack", "data.tasks-per-client": 3}, ["one task", "data.tasks-per-client = 3"]),
+        ({"selection.scorer": "oracle"}, ["'oracle'", "selection.routing = 'all-pairs'"]),
+        ({"selection.scorer": "best-on-average", "selection.routing": "cluster"}, ["'best-on-average'", "'all-pairs'"]),
+        ({"selection.scorer": "random", "selection.routing": "cluster"}, ["'cluster'", "'random'", "'modeldiff'"]),
+        ({"selection.scorer": "random", "selection.shortlist": 3}, ["selection.shortlist = 3", "'random'", "'modeldiff'"]),
+        ({**ACROSS, "selection.shortlist": 3, "selection.sketch": "responses"}, ["'responses'", "'weights'"]),
+        ({"selection.candidate": "paired"}, ["'paired'", "selection.across = true"]),
+        ({**ACROSS, "selection.candidate": "paired", "selection.pairing": "words"}, ["'paired'", "'words'"]),
+        ({**ACROSS, **PAIRED, "strategy.share": "backbone"}, ["'paired'", "the donor's adapter", "'backbone+adapter'"]),
+        ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "'cifar100' has images alone", "'swap'"]),
+        ({"selection.pairing": "words", "selection.also": "cka"}, ["'words'", "modeldiff alone", "cka"]),
+        ({"selection.finalists": 2, "selection.abstain": False}, ["selection.finalists = 2", "selection.abstain"]),
         ({"selection.also": "cka,ckb"}, ["ckb unknown", "linear-probe"]),
         ({"continual.ratios": "0.5,0.3"}, ["continual.ratios", "'0.5,0.3'", "ascending"]),
         ({"continual.method": "ewc", "continual.adapter": "first"}, ["continual.adapter = 'first'", "'ewc'"]),
@@ -78,6 +96,20 @@ def test_default_config_is_the_default_simulation():
         ({"strategy.name": "joint", "strategy.share": "attention"}, ["'attention'", "'joint'"]),
         ({"strategy.name": "joint", "strategy.share": "backbone+adapter"}, ["strategy.scope = 'modality'"]),
         ({"strategy.name": "late-joiner", "data.grouping": "mixed"}, ["'mixed'", "strategy.joiner-fold = 'client'"]),
+        ({"strategy.joiner-starts": "latent,clusters"}, ["strategy.joiner-starts", "'clusters' unknown", "cluster-head"]),
+        ({"strategy.joiner-starts": "donor, donor"}, ["strategy.joiner-starts", "names one twice"]),
+        ({"strategy.joiner-starts": ""}, ["strategy.joiner-starts", "unknown", "latent"]),
+        ({"strategy.joiner-also": "ddv"}, ["strategy.joiner-also", "'ddv' unknown", "modeldiff"]),
+        ({"strategy.joiner-pick": "ddv"}, ["strategy.joiner-pick", "modeldiff", "updates"]),
+        (
+            {**JOINER, "strategy.joiner-starts": "cluster-head"},
+            ["'cluster-head'", "'backbone' sends no head", "the start 'cluster'"],
+        ),
+        ({**JOINER, "strategy.share": "attention"}, ["'attention'", "strategy.joiner-starts = 'donor'"]),
+        ({**JOINER, "strategy.cluster-on": "adapter"}, ["strategy.cluster-on = 'adapter'", "'backbone'"]),
+        ({**JOINER, "strategy.joiner-also": "leep"}, ["leep", "'backbone'", "strategy.joiner-pick"]),
+        ({**JOINER, "strategy.joiner-starts": "cluster", "strategy.scope": "modality"}, ["'modality'", "'late-joiner'"]),
+        ({**JOINER, "strategy.joiner-starts": "cluster", "strategy.cluster-warmup": 30}, ["= 30", "run.rounds = 20"]),
         ({"model.patch-size": 5}, ["model.patch-size = 5", "32 pixels"]),
         ({"model.cross-heads": 7}, ["model.cross-heads = 7", "64"]),
         ({"data.dataset": "cifar10"}, ["data.dataset", "'cifar10'", "emojipairs, cifar100"]),
@@ -195,3 +227,10 @@ def test_losses_have_their_own_weight_or_the_default():
 @pytest.mark.parametrize(("consent", "who"), [("", []), ("3, 1", [1, 3]), ("all", [0, 1, 2, 3]), ("13", [])])
 def test_donors_consent_by_name(consent, who):
     assert [donor for donor in range(4) if parse({"packing.consent": consent}).packing.consents(donor)] == who
+
+
+def test_spaces_between_names_are_no_part_of_them_and_other_strategies_pick_nothing():
+    spaced = parse({**JOINER, "strategy.joiner-starts": "donor, latent", "strategy.joiner-also": "cka, updates"}).strategy
+    assert (spaced.starts, spaced.picks) == (("donor", "latent"), ("updates", "cka"))
+    assert (parse({}).strategy.starts, parse({}).strategy.picks) == ((), ())
+    assert parse({"strategy.name": "late-joiner"}).strategy.picks == ()

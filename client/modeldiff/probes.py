@@ -51,14 +51,19 @@ def choose(split: Split, count: int, seed: int, num_pairs: int = PAIRS) -> Probe
     Raises:
         ValueError: fewer than two probes.
     """
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    labels = split.labels[order]
+    chosen = places(split.labels, count, seed)
+    return Probes(split.inputs[chosen], split.labels[chosen], random_pairs(len(chosen), num_pairs, seed))
+
+
+def places(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Return the places of the examples that :func:`choose` takes, ascending, int64 (n,)."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    labels = labels[order]
     turn = torch.zeros_like(labels)  # an example's number among those of its class
     for label in torch.unique(labels):
         mine = labels == label
         turn[mine] = torch.arange(int(mine.sum()))
-    chosen = order[turn.argsort(stable=True)[:count]].sort().values
-    return Probes(split.inputs[chosen], split.labels[chosen], random_pairs(len(chosen), num_pairs, seed))
+    return order[turn.argsort(stable=True)[:count]].sort().values
 
 
 def random_pairs(n: int, count: int, seed: int) -> Tensor:

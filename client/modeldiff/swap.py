@@ -5,11 +5,13 @@ modalities the donor's cannot read the target's inputs, and the target's own tak
 
 - swap: B' as it is. What stands across modalities was not trained together: such scores are not comparable with those inside.
 - swap + calibrate: the backbone is frozen, adapter and head are trained for a little (client/modeldiff/tune.py).
-- paired: the donor's model is whole and sees its own modality of the target's instances; see :func:`paired`.
+- paired: inside the modality as swap. Across, the donor's model is whole and sees its own modality of the target's instances;
+  see :func:`whole_model` and :func:`paired`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,6 +52,27 @@ def candidate_model(
     names = [name for name in group_names(model, *came - {Group.FROZEN}) if not LOCAL.fullmatch(name)]
     set_tensors(model, tensors, names)
     return model
+
+
+def whole_model(donor: Mapping[str, np.ndarray], donor_modality: str, fresh: nn.Module, target_model: nn.Module) -> nn.Module:
+    """Return a donor's model of another modality with the donor's adapter, to see inputs of the donor's modality.
+
+    Args:
+        donor: the donor's arrays by name: all of its backbone and adapter, and all or nothing of its head.
+        donor_modality: ``image`` or ``text``.
+        fresh: a model of that modality as initialised, with the target's classes.
+        target_model: the target's own; its head stands where the donor's did not come.
+
+    Raises:
+        ValueError: as :func:`candidate_model`; or the adapter did not come.
+    """
+    groups = {group_of(name) for name in donor}
+    if Group.ADAPTER not in groups:
+        raise ValueError("its adapter did not come, without which it cannot see inputs of its own modality")
+    model = copy_model(fresh)
+    if Group.HEAD not in groups:
+        model.head = copy.deepcopy(target_model.head)
+    return candidate_model(donor, donor_modality, model, donor_modality)
 
 
 def resize_classifier(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from config import Data
 from data_partition.emojipairs.dataset import Rows, Table, load
+from data_partition.emojipairs.groupings import subgroups
 from data_partition.files import DataError
 from data_partition.splits import ConceptSplit, Examples, owned_concepts, split_concepts
 from data_partition.subgroups import Subgroup
@@ -19,17 +26,49 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
     """
     table = load(data.data_dir, data.vocab_file)
     split = _split(table, data.val_fraction, data.seed)
+    owned = _owned(data, split, subgroup, train_fraction)
+    train, val, test = (_select(table, subgroup, concepts, data.max_tokens) for concepts in (owned, split.val, split.test))
+    return train, val, test
+
+
+def load_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return training rows of a client's concepts in the other modality, one for each training row that has any.
+
+    They are in the styles or sources of the client's twin. The rows of a concept take its twins in turn.
+
+    Returns:
+        Places of training rows, ascending, int64 (n,), and the inputs of their twins, as :func:`load_examples` has them.
+
+    Raises:
+        DataError: no concept has a twin; or as :func:`load_examples`.
+    """
+    table = load(data.data_dir, data.vocab_file)
+    owned = _owned(data, _split(table, data.val_fraction, data.seed), subgroup, train_fraction)
+    twin = next(
+        one for one in subgroups(data) if one.modality != subgroup.modality and one.domain_index == subgroup.domain_index
+    )
+    twin = replace(subgroup, modality=twin.modality, domains=twin.domains)
+    mine, theirs = _rows(table, subgroup), _rows(table, twin)
+    candidates: dict[int, list[int]] = {}
+    for row in _chosen(table, theirs, twin, owned):
+        candidates.setdefault(int(theirs.concepts[row]), []).append(int(row))
+    places, found = [], []
+    seen: Counter[int] = Counter()
+    for place, row in enumerate(_chosen(table, mine, subgroup, owned)):
+        concept = int(mine.concepts[row])
+        if rows := candidates.get(concept):
+            places.append(place)
+            found.append(rows[seen[concept] % len(rows)])
+            seen[concept] += 1
+    return np.array(places, np.int64), _inputs(theirs, np.array(found), twin, data.max_tokens)
+
+
+def _owned(data: Data, split: ConceptSplit, subgroup: Subgroup, train_fraction: float) -> dict[str, frozenset[str]]:
     disjoint = data.concepts == "disjoint"
-    owned = {
+    return {
         name: owned_concepts(split.train[name], train_fraction, subgroup.domain_index, data.num_domains, disjoint)
         for name in subgroup.classes
     }
-    rows = table.images if subgroup.modality == "image" else table.texts
-    train, val, test = (
-        _select(table, rows, subgroup, frozenset().union(*(concepts[name] for name in subgroup.classes)), data.max_tokens)
-        for concepts in (owned, split.val, split.test)
-    )
-    return train, val, test
 
 
 def _split(table: Table, val_fraction: float, seed: int) -> ConceptSplit:
@@ -40,15 +79,30 @@ def _split(table: Table, val_fraction: float, seed: int) -> ConceptSplit:
     return split_concepts(members, test, val_fraction, seed)
 
 
-def _select(table: Table, rows: Rows, subgroup: Subgroup, concepts: frozenset[str], max_tokens: int) -> Examples:
-    wanted = np.array([concept in concepts for concept in table.concepts])
+def _select(table: Table, subgroup: Subgroup, concepts: Mapping[str, frozenset[str]], max_tokens: int) -> Examples:
+    rows = _rows(table, subgroup)
+    chosen = _chosen(table, rows, subgroup, concepts)
+    local = np.full(len(table.classes), -1)
+    local[[table.classes.index(name) for name in subgroup.classes]] = range(len(subgroup.classes))
+    return _inputs(rows, chosen, subgroup, max_tokens), local[rows.labels[chosen]]
+
+
+def _rows(table: Table, subgroup: Subgroup) -> Rows:
+    return table.images if subgroup.modality == "image" else table.texts
+
+
+def _chosen(table: Table, rows: Rows, subgroup: Subgroup, concepts: Mapping[str, frozenset[str]]) -> NDArray[np.int64]:
+    every = frozenset().union(*(concepts[name] for name in subgroup.classes))
+    wanted = np.array([concept in every for concept in table.concepts])
     chosen = np.flatnonzero(wanted[rows.concepts] & np.isin(rows.domains, subgroup.domains))
     if not len(chosen):
         raise DataError(f"client {subgroup.partition_id} has no {subgroup.modality} of {', '.join(subgroup.domains)}.")
+    return chosen
+
+
+def _inputs(rows: Rows, chosen: NDArray[np.int64], subgroup: Subgroup, max_tokens: int) -> NDArray[Any]:
     inputs = rows.inputs[chosen]
     if subgroup.modality == "text":
         missing = max(0, max_tokens - inputs.shape[1])
         inputs = np.ascontiguousarray(np.pad(inputs, ((0, 0), (0, missing)))[:, :max_tokens])
-    local = np.full(len(table.classes), -1)
-    local[[table.classes.index(name) for name in subgroup.classes]] = range(len(subgroup.classes))
-    return inputs, local[rows.labels[chosen]]
+    return inputs

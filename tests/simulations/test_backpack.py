@@ -112,8 +112,18 @@ def test_only_what_is_shared_travels_and_the_server_adds_nothing(finished):
             assert digest(from_arrays(record)) == digest(sent[donor])
 
 
-def test_the_broker_keeps_no_weights(finished):
-    folder, _ = finished
+def test_the_broker_keeps_no_weights_between_messages(finished):
+    """What goes to targets came from the donor that was asked last; later ones go without, and so does the disk."""
+    folder, crossed = finished
+    came, sent = set(), 0
+    for message, reply in crossed:
+        if message.metadata.message_type == "query.backbone":
+            came = {f"{DONORS}-{digest(from_arrays(reply.content['arrays']))}"}
+        elif message.metadata.message_type != "query.score":
+            came = set()
+        sent += len(message.content.array_records)
+        assert set(message.content.array_records) <= came
+    assert sent == sum(len(inside) for inside in INSIDE.values())
     assert not [path for path in (folder / "checkpoints").rglob("*.safetensors") if path.stat().st_size > 400]
 
 
@@ -199,6 +209,9 @@ def test_a_donor_that_dies_or_lies_is_left_out(how, tmp_path, monkeypatch):
         1: of(events, "routing", client=1)[0]["chosen"],
         2: [0],
     }
+    assert {e["client"]: e["donors"] for e in of(events, "routed")} == {
+        e["client"]: e["chosen"] for e in of(events, "routing")
+    }
     assert json.loads((folder / "manifest.json").read_text())["status"] == "completed"
 
 
@@ -216,6 +229,8 @@ def test_a_donor_whose_task_no_longer_validates_as_it_did_is_left_out(tmp_path, 
     (refused,) = of(events, "refused")
     assert refused["client"] == 1
     assert "once learned" in refused["reason"]
+    routed = {e["client"]: e["donors"] for e in of(events, "routed")}
+    assert (routed[0], routed[2]) == ([2], [0])
 
 
 def test_what_a_target_refuses_is_said_and_passed_over(tmp_path, monkeypatch):
@@ -231,7 +246,7 @@ def test_what_a_target_refuses_is_said_and_passed_over(tmp_path, monkeypatch):
     events = facts(walk(tmp_path, **{"data.clients": "0,1,2"}))
     assert [(e["client"], e["target"]) for e in of(events, "refused")] == [(1, 0)]
     assert "have hash" in of(events, "refused")[0]["reason"]
-    assert of(events, "routing", client=0)[0]["chosen"] == [2]
+    assert of(events, "routing", client=0)[0]["chosen"] == of(events, "routed", client=0)[0]["donors"] == [2]
 
 
 @pytest.mark.parametrize("scorer", ["random", "same-modality-random"])

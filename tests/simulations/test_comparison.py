@@ -103,3 +103,31 @@ def test_a_folder_without_results_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text('{"status": "failed"}')
     with pytest.raises(ConfigError, match="failed"):
         read_run(tmp_path)
+
+
+def with_starts(path, **accuracies):
+    results = json.loads((path / "results.json").read_text())
+    starts = [
+        {"start": name, "bytes": 3_000_000, "clients": [{"client": i, "accuracy": value} for i, value in enumerate(values)]}
+        for name, values in accuracies.items()
+    ]
+    (path / "results.json").write_text(json.dumps({**results, "starts": starts}))
+    return path
+
+
+def test_other_starts_are_compared_with_scratch_and_with_the_first(tmp_path):
+    scratch = [0.25, 0.25]
+    runs = [
+        with_starts(finished(tmp_path, "a", 0, [0.5, 0.75], scratch), scratch=scratch, cluster=[0.5, 0.75], donor=[0.5, 0.5]),
+        with_starts(finished(tmp_path, "b", 1, [0.5, 0.75], scratch), scratch=scratch, cluster=[0.5, 0.75], donor=[0.75, 0.5]),
+    ]
+    table = lines([read_run(path) for path in runs])
+    assert [(line.setting, line.against, line.better, line.megabytes) for line in table] == [
+        ("shared-fedavg", "matched control", "2/2", 2.0),
+        ("shared-fedavg start donor", "matched control", "2/2", 3.0),
+        ("shared-fedavg start donor", "start cluster", "1/2", 3.0),
+    ]
+    assert table[1].accuracy == pytest.approx(0.5625)
+    assert table[1].difference == pytest.approx(31.25)
+    assert table[2].difference == pytest.approx(-6.25)
+    assert table[2].sd == pytest.approx(0.0883883, abs=1e-6)

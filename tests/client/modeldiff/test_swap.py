@@ -8,7 +8,7 @@ import torch
 
 from client.modeldiff.outputs import outputs
 from client.modeldiff.probes import random_pairs
-from client.modeldiff.swap import candidate_model, paired
+from client.modeldiff.swap import candidate_model, paired, whole_model
 from models.groups import Group, group_of, named_tensors
 from tests.client.modeldiff.helpers import ALL, CASES, CPU, arrays_of, model_of, probes_of
 
@@ -116,3 +116,20 @@ def test_paired_models_see_their_own_modality() -> None:
     assert torch.equal(other.logits, outputs(text, y, CPU).logits)
     with pytest.raises(ValueError, match="found 10 inputs of the target and 9 of the donor"):
         paired(image, x.inputs, text, y.inputs[:9], pairs, CPU)
+
+
+@pytest.mark.parametrize("name", ["linceiver-io", "perceiver-io", "perceiver", "beit3"])
+@pytest.mark.parametrize("share", ["backbone+adapter", ALL])
+def test_a_whole_model_is_the_donors(name: str, share: str) -> None:
+    donor, target = model_of("text", name, num_classes=5, seed=1), model_of("image", name, seed=2)
+    fresh = model_of("text", name, seed=3)
+    probes = probes_of(donor, "text")
+    model = whole_model(arrays_of(donor, share), "text", fresh, target)
+    found, expected = outputs(model, probes, CPU), outputs(donor, probes, CPU)
+    assert torch.equal(found.features, expected.features)
+    assert torch.equal(found.logits, expected.logits) == (share == ALL)
+    for key, value in named_tensors(model).items():
+        if group_of(key) is Group.HEAD:
+            assert torch.equal(value, named_tensors(donor if share == ALL else target)[key])
+    with pytest.raises(ValueError, match="its adapter did not come"):
+        whole_model(arrays_of(donor, "backbone"), "text", fresh, target)

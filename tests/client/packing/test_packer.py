@@ -20,6 +20,7 @@ from client.packing.data import PackData, Parent, all_inputs
 from client.packing.losses.logits import hinton
 from client.packing.losses.rows import cosine
 from client.packing.packer import pack
+from client.packing.plan import make_plan
 from client.packing.teachers import Teacher, prototypes_of
 from config import Packing
 from data_partition.client_data import Split
@@ -69,11 +70,12 @@ def test_the_same_seed_gives_the_same_bits(settings: dict[str, object]) -> None:
     assert not same(first[0], other[0])
 
 
-def test_one_step_descends_the_sum_of_all_terms() -> None:
+@pytest.mark.parametrize("weights", ["similarity", "ca-mkd"])
+def test_one_step_descends_the_sum_of_all_terms(weights: str) -> None:
     """The student's graph is cut, and teachers take turns: the gradient is that of the whole loss."""
     how = Optimisation(batch_size=6, optimizer="sgd", momentum=0.0, learning_rate=0.3, weight_decay=0.0, clip_norm=0.0)
     settings = packing(
-        epochs=1, losses="kd:0.7,cosine:2", weights="similarity", temperature=3.0, cross_entropy=0.5, projector="where-needed"
+        epochs=1, losses="kd:0.7,cosine:2", weights=weights, temperature=3.0, cross_entropy=0.5, projector="where-needed"
     )
     material, teachers = data(6, 6), [teacher(k, similarity=0.1 * k) for k in (1, 2)]
     student = model(0, dropout=0.0)
@@ -83,12 +85,16 @@ def test_one_step_descends_the_sum_of_all_terms() -> None:
     inputs, labels = all_inputs(material, settings), material.task.train.labels
     trace = expected.train().trace(inputs)  # type: ignore[operator]
     loss = 0.5 * F.cross_entropy(trace.logits[:6], labels)
-    weights = torch.tensor([0.1 / 0.25, 0.2 / 0.25]).softmax(dim=0)
-    for weight, one in zip(weights, teachers, strict=True):
+    shares = make_plan(model(0), teachers, material, settings, 0, CPU).weights
+    if weights == "similarity":
+        assert shares[0].tolist() == pytest.approx(torch.tensor([0.1 / 0.25, 0.2 / 0.25]).softmax(dim=0).tolist())
+    else:
+        assert len(shares.unique(dim=0)) > 3  # each labelled row has its own
+    for share, one in zip(shares.T, teachers, strict=True):
         with torch.no_grad():
             answer = one.model.trace(inputs)  # type: ignore[operator]
-        rows = torch.stack([cosine(a, b) for a, b in zip(trace.latents, answer.latents, strict=True)]).mean()
-        loss = loss + weight * (0.7 * hinton(trace.logits, answer.logits, 3.0).mean() + 2 * rows)
+        rows = torch.stack([cosine(a, b) for a, b in zip(trace.latents, answer.latents, strict=True)]).mean(dim=0)
+        loss = loss + (share * (0.7 * hinton(trace.logits, answer.logits, 3.0) + 2 * rows)).mean()
     loss.backward()
     with torch.no_grad():
         for parameter in expected.parameters():
