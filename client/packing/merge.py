@@ -125,7 +125,7 @@ def ties(base: Mapping[str, np.ndarray], models: Sequence[Mapping[str, np.ndarra
     for change in changes:
         least = np.partition(np.abs(change), -kept)[-kept]
         change[np.abs(change) < least] = 0.0
-    agree = (np.sign(changes) == np.sign(changes.sum(axis=0))) & (changes != 0)
+    agree = np.sign(changes) == np.sign(changes.sum(axis=0))
     mean = (changes * agree).sum(axis=0) / np.maximum(agree.sum(axis=0), 1)
     after = np.split(start + scale * mean, np.cumsum([base[name].size for name in names])[:-1])
     return merged | {name: part.reshape(base[name].shape).astype(np.float32) for name, part in zip(names, after, strict=True)}
