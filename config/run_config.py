@@ -12,6 +12,7 @@ from config.continual import Continual
 from config.data import Data
 from config.data_sets import WITHOUT_TEXTS
 from config.model import CONVOLUTIONAL, IMAGE_MODEL_SIDE, IMAGE_MODELS, WIDE_RESNETS, Model
+from config.packing import Packing
 from config.run import Federation, Run
 from config.selection import Selection
 from config.series import SERIES
@@ -30,6 +31,7 @@ class RunConfig(Section):
     continual: Continual = Continual()
     strategy: Strategy = Strategy()
     selection: Selection = Selection()
+    packing: Packing = Packing()
 
     @model_validator(mode="after")
     def _phases_have_a_schedule(self) -> RunConfig:

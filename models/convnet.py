@@ -116,7 +116,7 @@ class ConvNet(nn.Module):
         stages = self.backbone(self.adapter(inputs, self.head.classifier.weight.dtype))
         rows = tuple(stage.flatten(2).transpose(1, 2) if stage.ndim > 2 else stage.unsqueeze(1) for stage in stages)
         features = pooled(stages[-1])
-        return Trace(rows, features.unsqueeze(1), self.head(features))
+        return Trace(rows, features.unsqueeze(1), self.head(features), tuple(tuple(stage.shape[2:]) for stage in stages))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images (B,3,H,W), uint8 or float in [0, 1], or series (B,C,T), to logits (B, classes)."""

@@ -20,8 +20,11 @@ class Trace:
         queries: what the classifier reads, (B,Q,D), or (B,Q,2D) if the latent mean is concatenated. ``perceiver`` and
             ``beit3``: the pooled latents or tokens, the convolutional networks: the last features, Q = 1.
         logits: (B, classes).
+        grids: of each stage height and width of the map whose places are its rows, empty for latents, tokens and features;
+            or () for all.
     """
 
     latents: tuple[Tensor, ...]
     queries: Tensor
     logits: Tensor
+    grids: tuple[tuple[int, ...], ...] = ()

@@ -4,7 +4,18 @@ from pathlib import Path
 import pytest
 
 import config
-from config import ConfigError, RunConfig, flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
+from config import (
+    DISTILL_WEIGHTS,
+    ConfigError,
+    RunConfig,
+    flatten,
+    flatten_mapping,
+    parse,
+    parse_override,
+    read_toml,
+    to_toml,
+    weighted_losses,
+)
 from data_partition.subgroups import subgroups
 from simulations.runner import read_federation
 
@@ -206,6 +217,20 @@ def test_default_config_is_the_default_simulation():
         ({"train.schedule": "one-cycle", "strategy.name": "continual"}, ["'one-cycle'", "streams of tasks", "'steps'"]),
         ({"train.schedule": "one-cycle", "data.tasks-per-client": 3}, ["'one-cycle'", "streams of tasks", "'steps'"]),
         ({"continual.ratios": "0.5,0.3"}, ["continual.ratios", "ascending"]),
+        ({"packing.losses": "kd,amdd"}, ["packing.losses", "'amdd'", "edu-attention"]),
+        ({"packing.losses": "kd,kd:2"}, ["packing.losses", "'kd' is there twice"]),
+        ({"packing.losses": "kd:-1"}, ["packing.losses", "'-1'", "above 0"]),
+        ({"packing.losses": "kd:nan"}, ["packing.losses", "'nan'"]),
+        ({"packing.losses": ""}, ["packing.losses", "''", "kd, cosine"]),
+        ({"packing.how": "mean"}, ["packing.how", "distil, ensemble, average", "block-union"]),
+        ({"packing.data": "both"}, ["packing.data = 'both'", "packing.consent", "'child'"]),
+        ({"packing.consent": "3;4"}, ["packing.consent", "'0,3,6'"]),
+        ({"packing.data": "parent", "packing.consent": "3", "packing.distil-on": "labelled"}, ["'labelled'", "'parent'"]),
+        ({"packing.weights": "ca-mkd", "packing.distil-on": "unlabelled"}, ["'ca-mkd'", "'unlabelled'", "'ebkd'"]),
+        ({"packing.weights": "ca-mkd", "packing.data": "parent", "packing.consent": "all"}, ["'ca-mkd'", "'parent'"]),
+        ({"packing.stop-epoch": 20}, ["packing.stop-epoch = 20", "packing.epochs = 20"]),
+        ({"packing.losses": "amd", "packing.disjoint": "teacher-head"}, ["'teacher-head'", "'amd'"]),
+        ({"packing.temperature": 0.0}, ["packing.temperature", "greater than 0"]),
         ({"train.learning-rate": float("nan")}, ["train.learning-rate", "nan"]),
     ],
 )
@@ -282,6 +307,18 @@ def test_runs_root_order(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKPACK_RUNS", str(tmp_path / "env"))
     assert config.runs_root(RunConfig()) == tmp_path / "env"
     assert config.runs_root(parse({"run.output-dir": str(tmp_path / "set")})) == tmp_path / "set"
+
+
+def test_losses_have_their_own_weight_or_the_default():
+    assert (
+        weighted_losses("kd, amd:2.5") == {"kd": 1.0, "amd": 2.5} == parse({"packing.losses": "kd, amd:2.5"}).packing.weighted
+    )
+    assert all(weighted_losses(name) == {name: weight} for name, weight in DISTILL_WEIGHTS.items())
+
+
+@pytest.mark.parametrize(("consent", "who"), [("", []), ("3, 1", [1, 3]), ("all", [0, 1, 2, 3]), ("13", [])])
+def test_donors_consent_by_name(consent, who):
+    assert [donor for donor in range(4) if parse({"packing.consent": consent}).packing.consents(donor)] == who
 
 
 def test_spaces_between_names_are_no_part_of_them_and_other_strategies_pick_nothing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -139,6 +140,9 @@ def test_trace(name: str) -> None:
         "resnet18": [(1024, 8), (256, 16), (64, 32), (16, 64)],
     }[name]
     assert [latents.shape for latents in trace.latents] == [(4, *shape) for shape in shapes]
+    assert [math.prod(grid) for grid in trace.grids] == [rows for rows, _ in shapes]
+    assert trace.grids[0] == ((14, 14) if name == "lenet5" else (16, 16))
+    assert trace.grids[-1] == ()  # features are no map
     assert torch.equal(trace.logits, model(inputs))
     torch.testing.assert_close(trace.logits, model.head.classifier(trace.queries.mean(dim=1)))
     stage = model.backbone(model.adapter(inputs, torch.float32))[0]
