@@ -141,8 +141,8 @@ def test_trace(name: str) -> None:
     }[name]
     assert [latents.shape for latents in trace.latents] == [(4, *shape) for shape in shapes]
     assert [math.prod(grid) for grid in trace.grids] == [rows for rows, _ in shapes]
-    assert trace.grids[0] == ((14, 14) if name == "lenet5" else (16, 16))
-    assert trace.grids[-1] == ()  # features are no map
+    assert trace.grids[0] == {"lenet5": (14, 14), "vgg16-bn": (16, 16), "resnet18": (32, 32)}[name]
+    assert (trace.grids[-1] == ()) == (name != "resnet18")  # features are no map
     assert torch.equal(trace.logits, model(inputs))
     torch.testing.assert_close(trace.logits, model.head.classifier(trace.queries.mean(dim=1)))
     stage = model.backbone(model.adapter(inputs, torch.float32))[0]
