@@ -17,6 +17,7 @@ from config import PROJECT_ROOT, RunConfig, Scalar, parse
 from strategies.protocol import (
     ADAPTIVE,
     ARRAYS,
+    CARD,
     CONFIG,
     DONORS,
     FACTS,
@@ -32,6 +33,7 @@ from strategies.protocol import (
     from_arrays,
     to_arrays,
 )
+from strategies.teacher_card import TeacherCard
 
 if TYPE_CHECKING:  # torch is imported with the first message, not with this module
     from client.learner import Learner
@@ -43,6 +45,7 @@ OWN_PATHS = {
     "data-dir": ("data", "data_dir"),
     "vocab-file": ("data", "vocab_file"),
     "embedding-dir": ("model", "embedding_dir"),
+    "pretrained-dir": ("clip", "pretrained_dir"),
 }
 """Keys of the node config that win over a setting of the run: section and field."""
 
@@ -221,6 +224,52 @@ def compare(message: Message, context: Context) -> Message:
     return _reply(message, score_models(config, instruction, folder, *_donors(message), names), {})
 
 
+@app.train("teacher")
+def train_teacher(message: Message, context: Context) -> Message:
+    """Train the teacher of ComKD-CLIP; it stays here until it is asked for."""
+    from client import comkd_teacher
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    return _reply(message, comkd_teacher.train(config, instruction, state_folder(config, context, instruction)), {})
+
+
+@app.query("teacher")
+def teacher(message: Message, context: Context) -> Message:
+    """Give the card of the teacher and, if the instruction names a share, its image branch and text features."""
+    from client.comkd_teacher import publish
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    card, arrays = publish(config, instruction, state_folder(config, context, instruction))
+    metrics = {"partition-id": card.partition_id, "num-examples": 1}
+    reply = _reply(message, metrics, arrays if instruction.share else {})
+    reply.content[CARD] = ConfigRecord({"json": card.to_json()})
+    return reply
+
+
+@app.train("student")
+def train_student(message: Message, context: Context) -> Message:
+    """Train a student of ComKD-CLIP on images without labels."""
+    from client import comkd
+    from client.state import state_folder
+
+    config, instruction, sent = _read(message, context)
+    folder = state_folder(config, context, instruction)
+    return _reply(message, comkd.train(config, instruction, folder, _card(message), sent), {})
+
+
+@app.evaluate("clip")
+def evaluate_clip(message: Message, context: Context) -> Message:
+    """Evaluate a teacher or student of ComKD-CLIP on base and on novel classes."""
+    from client import comkd
+    from client.state import state_folder
+
+    config, instruction, sent = _read(message, context)
+    folder = state_folder(config, context, instruction)
+    return _reply(message, comkd.evaluate(config, instruction, folder, _card(message), sent), {})
+
+
 @app.evaluate("tasks")
 def evaluate_tasks(message: Message, context: Context) -> Message:
     """Evaluate every task that a client has learned so far."""
@@ -267,6 +316,7 @@ def check_folders(config: RunConfig, context: Context) -> None:
         "run.output-dir": config.run.output_dir,
         "data.vocab-file": config.data.vocab_file,
         "model.embedding-dir": config.model.embedding_dir,
+        "clip.pretrained-dir": config.clip.pretrained_dir,
     }
     node = {key: str(context.node_config.get(key, "")) for key in ("state-dir", *OWN_PATHS)}
     for key, folder in (run | node).items():
@@ -288,6 +338,10 @@ def _refusal(message: Message, instruction: Instruction, error: DonorError) -> M
     reply = _reply(message, {"partition-id": instruction.partition_id, "num-examples": 1}, {})
     reply.content[FACTS] = ConfigRecord({"reason": str(error), "donor": error.partition_id})
     return reply
+
+
+def _card(message: Message) -> TeacherCard:
+    return TeacherCard.from_json(str(message.content.config_records[CARD]["json"]))
 
 
 def _donors(message: Message) -> tuple[list[Manifest], dict[str, Tensors]]:

@@ -18,6 +18,7 @@ from config.base import (
     Section,
     ascending_shares,
 )
+from config.clip import Clip
 from config.continual import Continual
 from config.data import Data, task_fault
 from config.data_sets import CLASSES_PER_CLIENT, DOMAINS_PER_GROUPING, IMAGE_SIDE, LISTED, WITHOUT_TEXTS
@@ -48,6 +49,7 @@ __all__ = [
     "SERIES",
     "WIDE_RESNETS",
     "WITHOUT_TEXTS",
+    "Clip",
     "ConfigError",
     "Continual",
     "Count",

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from config.base import Section
+from config.clip import Clip
 from config.continual import Continual
 from config.data import Data
 from config.data_sets import WITHOUT_TEXTS
@@ -32,6 +33,7 @@ class RunConfig(Section):
     strategy: Strategy = Strategy()
     selection: Selection = Selection()
     packing: Packing = Packing()
+    clip: Clip = Clip()
 
     @model_validator(mode="after")
     def _phases_have_a_schedule(self) -> RunConfig:
@@ -113,6 +115,21 @@ class RunConfig(Section):
                 f"selection.candidate = 'paired' needs the donor's adapter, which strategy.share = '{self.strategy.share}' "
                 "does not send: use 'backbone+adapter'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _clip_takes_images(self) -> RunConfig:
+        if self.strategy.name != "comkd":
+            return self
+        if "image" not in self.data.inputs:
+            raise ValueError(
+                f"strategy.name = 'comkd' is for clients with images, found data.dataset = '{self.data.dataset}' with "
+                f"data.modalities = '{self.data.modalities}': use another of either"
+            )
+        if not self.train.restart_optimizer:
+            raise ValueError("train.restart-optimizer = false is not for strategy.name = 'comkd': use true")
+        if (side := self.data.image_side) % self.clip.patch_size:
+            raise ValueError(f"clip.patch-size = {self.clip.patch_size} does not divide the image side of {side} pixels")
         return self
 
     @model_validator(mode="after")

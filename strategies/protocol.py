@@ -14,6 +14,10 @@ message            to         carries                             answer
 ``query.score``    targets    instruction, donors' arrays         scores of each donor
 ``query.compare``  a joiner   instruction, models to start from   scores of each model
 ``evaluate.tasks`` every      instruction                         metrics of each task learned so far
+``train.teacher``  a teacher  instruction                         metrics
+``query.teacher``  a teacher  instruction                         its card; image branch and text features, if asked for
+``train.student``  students   instruction, card, arrays once      metrics
+``evaluate.clip``  every      instruction, card, arrays once      base, novel and harmonic mean of one split
 =================  =========  ==================================  =====================================
 
 Partition ids, not node ids, name clients: a node id is a random number that differs between runs.
@@ -45,6 +49,10 @@ SCORE = "query.score"
 COMPARE = "query.compare"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
+TRAIN_TEACHER = "train.teacher"
+TEACHER = "query.teacher"
+TRAIN_STUDENT = "train.student"
+EVALUATE_CLIP = "evaluate.clip"
 
 ARRAYS = "arrays"
 CONFIG = "config"
@@ -54,6 +62,7 @@ ADAPTIVE = "adaptive"
 MANIFEST = "manifest"
 DONORS = "donors"
 SCORERS = "scorers"
+CARD = "card"
 
 # What the scorer few-step gives without a donor.
 NONE = "none"
@@ -96,7 +105,7 @@ class Instruction:
         split: ``val`` or ``test``, for ``evaluate``.
         partition_ids: all clients of a joint training, comma-separated.
         task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
-        method: how to learn it: ``scratch``, or empty for ``continual.method``.
+        method: how to learn it: ``scratch``, or empty for ``continual.method``; of strategy comkd, which model is meant.
         goal: validation that the task should reach, for cpg.
         later: tasks to keep weights for, besides those of the stream.
         repeat: number of a repetition with other random numbers, from 0.
