@@ -9,12 +9,14 @@ temperature (client/packing/losses):
     L_stu = tau^2 KL( softmax(q_t / tau) || softmax(q_s / tau) )             q_t from (u_t, w), q_s from (f_e, w)
 
 No label is read in training: those of the images serve to leave out novel classes and to score. The logits are those of all
-classes, so of a novel class the student knows the text features. At inference it needs image branch, projector, EduAttention and w.
+classes, so of a novel class the student knows the text features. At inference it needs image branch, projector, EduAttention
+and w.
 
-Where we differ: u_t has norm 1, as in the paper's Eq. 1; the logit scale is the teacher's own; the projector has two layers as in
+Our choices: u_t has norm 1, as in the paper's Eq. 1; the logit scale is the teacher's own; the projector has two layers as in
 PromptKD (Li et al., CVPR 2024), with LayerNorm for its BatchNorm, so that a batch does not change how one image is seen.
 
-Source: ComKD-CLIP (Chen, Qiao, Sun & Li, arXiv 2408.04145), sections on IFAlign, EduAttention and distilled knowledge refinement.
+Source: ComKD-CLIP (Chen, Qiao, Sun & Li, arXiv 2408.04145), sections on IFAlign, EduAttention and the refinement of distilled
+knowledge.
 """
 
 from __future__ import annotations
@@ -181,7 +183,9 @@ def train(config: RunConfig, told: Instruction, folder: Path, card: TeacherCard,
     check_classes(card, data.subgroup.classes)
     images = data.train.inputs[base_rows(data.train.labels, card.base)]  # the last use of a label
     lesson = receive(card, sent, folder).to(device)
-    student = (make_student(config, card) if told.round == 1 else saved_student(config, told, folder, card, told.round)).to(device)
+    student = (make_student(config, card) if told.round == 1 else saved_student(config, told, folder, card, told.round)).to(
+        device
+    )
     recipe = training.Recipe(settings, config.data, "image", None)
     per_round = told.epochs * -(-len(images) // settings.batch_size)
     parts: list[tuple[float, float]] = []
@@ -195,9 +199,7 @@ def train(config: RunConfig, told: Instruction, folder: Path, card: TeacherCard,
                 batch = training.augmented(images[chosen], recipe, generator).to(device)
                 training.set_learning_rate(optimizer, settings, step, told.total_rounds * per_round)
                 with training.autocast(settings.precision, device):
-                    loss, kl, align = student_loss(
-                        student, lesson, batch, config.clip.temperature, config.clip.ifalign_weight
-                    )
+                    loss, kl, align = student_loss(student, lesson, batch, config.clip.temperature, config.clip.ifalign_weight)
                 training.finite(loss)
                 parts.append((kl.item(), align.item()))
                 training.descend(loss, [optimizer], student.parameters(), settings.clip_norm)
@@ -217,9 +219,7 @@ def train(config: RunConfig, told: Instruction, folder: Path, card: TeacherCard,
 
 
 @torch.no_grad()
-def evaluate(
-    config: RunConfig, told: Instruction, folder: Path, card: TeacherCard, sent: Arrays
-) -> dict[str, float]:
+def evaluate(config: RunConfig, told: Instruction, folder: Path, card: TeacherCard, sent: Arrays) -> dict[str, float]:
     """Evaluate one of :data:`OWN`, :data:`SENT`, :data:`STUDENT` and :data:`UNTRAINED` on the split of the instruction."""
     device = choose_device(config.train, config.federation)
     data = cached_client(config.data, told.partition_id, told.train_fraction)

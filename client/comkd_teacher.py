@@ -1,14 +1,14 @@
 """The teacher of ComKD-CLIP: a CLIP that one client trains on its labelled images of base classes.
 
-Stage 0, from scratch only: all weights learn from image-text pairs of base classes by CLIP's symmetric contrastive loss, and from
-their labels by cross-entropy among the texts "CONTEXT CLASS". It stands for CLIP's pre-training, which needs more data than a
-client has; with ``clip.pretrained-dir`` it is left out. Stage 1: the prompts alone learn by cross-entropy, the rest is frozen.
+Stage 0, from scratch only: all weights learn from image-text pairs of base classes by CLIP's symmetric contrastive loss,
+and from their labels by cross-entropy among the texts "CONTEXT CLASS". It stands for CLIP's pre-training, which needs more data
+than a client has; with ``clip.pretrained-dir`` it is left out. Stage 1: the prompts alone learn by cross-entropy, the rest is frozen.
 Then the features of all class texts are stored, novel classes included, of which nothing but the name was seen.
 
 What leaves the client is the image branch with its prompts and these features; the text branch and all data stay.
 
-Sources: stage 1 is the first of ComKD-CLIP (Chen, Qiao, Sun & Li, arXiv 2408.04145), without the regularisers of PromptSRC; the
-contrastive loss is that of CLIP (Radford et al., ICML 2021), figure 3.
+Sources: stage 1 is the first of ComKD-CLIP (Chen, Qiao, Sun & Li, arXiv 2408.04145), without the regularisers of PromptSRC;
+the contrastive loss is that of CLIP (Radford et al., ICML 2021), figure 3.
 """
 
 from __future__ import annotations
@@ -203,14 +203,14 @@ class Study:
         """
         settings, partition = self.config.train, self.data.subgroup.partition_id
         generator = torch.Generator().manual_seed(seed_for(self.config.run.seed, partition, 0, purpose))
-        total, losses = number * self.per_epoch, []
+        losses: list[float] = []
         teacher.train()
         for _ in range(number):
             for chosen in torch.split(torch.randperm(len(self.rows), generator=generator), settings.batch_size):
                 places = self.rows[chosen]
                 images = training.augmented(self.data.train.inputs[places], self.recipe, generator).to(self.device)
                 labels = self.data.train.labels[places].to(self.device)
-                training.set_learning_rate(optimizer, settings, len(losses), total)
+                training.set_learning_rate(optimizer, settings, len(losses), number * self.per_epoch)
                 with training.autocast(settings.precision, self.device):
                     value = loss(teacher.image_features(images), chosen, labels, generator)
                 losses.append(training.finite(value))
@@ -219,7 +219,7 @@ class Study:
 
 
 def twins(config: RunConfig, told: Instruction, data: ClientData, rows: Tensor) -> Tensor | None:
-    """Return the text of each of some training images, ids (n, max_tokens), empty where it has none; None: there are no texts."""
+    """Return the texts of some training images, ids (n, max_tokens), empty where one has none; None: there are no texts."""
     if serving(config.data, "image").load_twins is None:
         return None
     places, texts = load_twins(config.data, data.subgroup, told.train_fraction or None)
@@ -268,4 +268,3 @@ def publish(config: RunConfig, told: Instruction, folder: Path) -> tuple[Teacher
         digest(arrays),
     )
     return card, arrays
-

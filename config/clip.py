@@ -48,9 +48,4 @@ class Clip(Section):
                 raise ValueError(f"clip.heads = {self.heads} does not divide clip.{key} = {width}")
         if not self.context.strip():
             raise ValueError("clip.context is empty: expected words, such as 'a photo of a', which the text prompts start as")
-        if self.pretrained_dir and self.prompt_epochs == 0:
-            raise ValueError(
-                f"clip.prompt-epochs = 0 leaves the model of clip.pretrained-dir = '{self.pretrained_dir}' untrained: use 1 or "
-                "more"
-            )
         return self

@@ -26,8 +26,8 @@ def base_classes(classes: int, novel_share: float) -> int:
     novel = int(novel_share * classes)
     if novel < 2 or classes - novel < 2:
         raise ValueError(
-            f"clip.novel-share = {novel_share} of {classes} classes makes {classes - novel} base and {novel} novel: expected 2 "
-            "or more of both; change it, or use a data.grouping with more classes a client"
+            f"clip.novel-share = {novel_share} of {classes} classes makes {classes - novel} base and {novel} novel: expected "
+            "2 or more of both; change it, or use a data.grouping with more classes a client"
         )
     return classes - novel
 

@@ -5,10 +5,10 @@ A class is scored by the cosine of an image's features to those of its text (Eq.
     p(y | x) = softmax_y( s u w_y^T ),   u = f_I(x) / |f_I(x)|,   w_y = f_T(t_y) / |f_T(t_y)|
 
 Prompts are learned vectors in both branches: in a text they stand in place of the words before the class name, and start as
-these, so that a teacher without a step on its prompts is the CLIP it came from; in an image they are tokens behind the patches.
+these; in an image they are tokens behind the patches.
 
-The teacher is this whole model. A student is an image branch and a projector to the width of the teacher's features, and scores
-by the teacher's stored text features. With EduAttention its features ask those first (client/packing/losses/edu_attention.py).
+The teacher is this whole model. A student is an image branch and a projector to the width of the teacher's features, and
+scores by the teacher's stored text features (client/comkd.py).
 
 Sizes come from the run config, with weights from scratch, or from a local folder (models/clip_files.py). ``transformers`` is
 imported when a model is built, because that takes seconds.

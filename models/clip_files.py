@@ -1,6 +1,6 @@
 """A CLIP model from a local folder (``clip.pretrained-dir``), as ``save_pretrained`` of transformers writes it.
 
-Nothing is fetched and nothing is unpickled: weights are read from safetensors alone, and words with the folder's tokenizer.json.
+Nothing is fetched and nothing is unpickled: weights come from safetensors alone, and words are read with tokenizer.json.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from server import continual_summary, start_summary, transfer
+from server import clip_summary, continual_summary, start_summary, transfer
 
 CONTROLS = ("control", "scratch")
 
@@ -109,6 +109,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float, scorer: str = "
         **({"clusters": found} if (found := clusters(events)) else {}),
         **({"transfer": moved} if (moved := transfer.results(events, scorer)) else {}),
         **start_summary.results(events),
+        **clip_summary.results(events),
     }
 
 
@@ -188,7 +189,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 def _special(summary: Mapping[str, Any]) -> list[str]:
     found = [cluster_line(one) for one in summary.get("clusters", ())]
     moved = [transfer.remark(summary["transfer"])] if "transfer" in summary else []
-    return [*found, *moved, *start_summary.lines(summary)]
+    return [*found, *moved, *start_summary.lines(summary), *clip_summary.lines(summary)]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from config import ConfigError, read_toml
+from server import clip_summary
 from server.continual_summary import SCORES, score
 from server.start_summary import SCRATCH
 from simulations import tables
@@ -35,6 +36,8 @@ HEADINGS = {
 }
 STREAM_HEADINGS = {name: heading for name, heading in SCORES.items() if name != "average_accuracy"}
 """Columns for runs with streams of tasks, whose ``accuracy`` is ACC; a column is there if a run has its score."""
+NOVEL_HEADINGS = clip_summary.SCORES
+"""Columns for runs with base and novel classes: those of the students; a column is there if a run has its score."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Line:
         p: Wilcoxon's p; None if it cannot be had (fewer than 2 clients, or all equal).
         megabytes: mean payload of a run.
         seconds: mean time of a run.
-        scores: means over seeds of the scores of :data:`STREAM_HEADINGS`; empty without streams.
+        scores: means over seeds of the scores of :data:`STREAM_HEADINGS` or :data:`NOVEL_HEADINGS`; empty without either.
     """
 
     setting: str
@@ -189,7 +192,7 @@ def _line(
         p=wilcoxon_p(differences),
         megabytes=statistics.fmean(run.results["bytes"] for run in members) / 1e6,
         seconds=statistics.fmean(run.results["seconds"] for run in members),
-        scores=stream_scores(members),
+        scores=stream_scores(members) | novel_scores(members),
     )
 
 
@@ -200,9 +203,15 @@ def stream_scores(members: Sequence[Finished]) -> dict[str, float | None]:
     return {name: statistics.fmean(values) if values else None for name, values in known.items()} if found else {}
 
 
+def novel_scores(members: Sequence[Finished]) -> dict[str, float]:
+    """Average the scores of students on base and novel classes over the seeds; empty: no run has them."""
+    found = [scores for run in members if (scores := clip_summary.students(run.results))]
+    return {name: statistics.fmean(one[name] for one in found) for name in NOVEL_HEADINGS} if found else {}
+
+
 def _headings(table: Sequence[Line]) -> dict[str, str]:
     measured = {name for line in table for name, value in line.scores.items() if value is not None}
-    return HEADINGS | {name: heading for name, heading in STREAM_HEADINGS.items() if name in measured}
+    return HEADINGS | {name: heading for name, heading in (STREAM_HEADINGS | NOVEL_HEADINGS).items() if name in measured}
 
 
 def _values(line: Line, headings: Mapping[str, str]) -> dict[str, Any]:
@@ -233,4 +242,9 @@ def _cells(line: Line, headings: Mapping[str, str]) -> list[str]:
         f"{line.megabytes:.1f}",
         f"{line.seconds:.0f}",
         *(score(_values(line, headings), name) for name in headings if name in STREAM_HEADINGS),
+        *(_share(line.scores.get(name)) for name in headings if name in NOVEL_HEADINGS),
     ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -118,6 +118,7 @@ def check(config: RunConfig) -> None:
     from data_partition.files import DataError
     from data_partition.subgroups import find_subgroup
     from data_partition.text import vocab_size
+    from models import clip_files
     from models.bert_embeddings import EmbeddingError, inspect
     from server.app import wanted_clients
     from strategies.protocol import RunError
@@ -129,7 +130,9 @@ def check(config: RunConfig) -> None:
         check_files(config.data)
         if config.model.embedding_dir and any(find_subgroup(config.data, client).modality == "text" for client in wanted):
             inspect(config.model.embedding_dir, vocab_size(config.data), config.data.max_tokens)
-    except (DataError, EmbeddingError, RunError) as error:
+        if config.clip.pretrained_dir and config.strategy.name == "comkd":
+            clip_files.inspect(config.clip.pretrained_dir)
+    except (DataError, EmbeddingError, clip_files.ClipError, RunError) as error:
         raise ConfigError(str(error)) from None
     if config.federation.gpus_per_client > 0 or config.train.device == "cuda":
         from client.device import DeviceError, choose_device

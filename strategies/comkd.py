@@ -4,9 +4,9 @@
 2. The server asks it for the image branch and the text features of all classes, and hands them to every other client, once.
 3. Each of them trains a student of its own on its unlabelled images of base classes (client/comkd.py). Nothing is averaged.
 
-The teacher's image branch has to see the images of the students, and these may not travel: so the branch does. Its outputs would
-not do, as it computes nothing on images that it never sees. The text branch, and everything that it has read, stays with the
-teacher; of it only one vector a class leaves. A student keeps what it was sent by its hash, and is sent the card alone after that.
+The teacher's image branch has to see the images of the students, and these may not travel: so the branch does. Its outputs
+would not do, as it computes nothing on images that it never sees. The text branch, and everything that it has read, stays with
+the teacher; of it only one vector a class leaves. A student keeps what it was sent, by its hash, and later gets the card alone.
 
 Everybody is scored by the base-to-novel protocol (data_partition/base_novel.py): as trained, the students before training
 (``without-teacher``: they have the teacher's text features, and nothing that ties images to them), and the teacher's own image
