@@ -1,8 +1,8 @@
 """The teacher of ComKD-CLIP: a CLIP that one client trains on its labelled images of base classes.
 
-Stage 0, from scratch only: all weights learn from image-text pairs of base classes by CLIP's symmetric contrastive loss,
-and from their labels by cross-entropy among the texts "CONTEXT CLASS". It stands for CLIP's pre-training, which needs more data
-than a client has; with ``clip.pretrained-dir`` it is left out. Stage 1: the prompts alone learn by cross-entropy, the rest is frozen.
+Stage 0, from scratch only: all weights learn from image-text pairs of base classes by CLIP's symmetric contrastive loss, and
+from their labels by cross-entropy among the texts "CONTEXT CLASS". It stands for CLIP's pre-training, which needs more than a
+client has; with ``clip.pretrained-dir`` it is left out. Stage 1: the prompts alone learn by cross-entropy, the rest is frozen.
 Then the features of all class texts are stored, novel classes included, of which nothing but the name was seen.
 
 What leaves the client is the image branch with its prompts and these features; the text branch and all data stay.

@@ -6,7 +6,7 @@
 
 The teacher's image branch has to see the images of the students, and these may not travel: so the branch does. Its outputs
 would not do, as it computes nothing on images that it never sees. The text branch, and everything that it has read, stays with
-the teacher; of it only one vector a class leaves. A student keeps what it was sent, by its hash, and later gets the card alone.
+the teacher; of it only one vector a class leaves. A student keeps what came, by its hash, and later gets the card alone.
 
 Everybody is scored by the base-to-novel protocol (data_partition/base_novel.py): as trained, the students before training
 (``without-teacher``: they have the teacher's text features, and nothing that ties images to them), and the teacher's own image
