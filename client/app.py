@@ -70,7 +70,7 @@ def describe(message: Message, context: Context) -> Message:
     from data_partition.streams import empty_classes
     from data_partition.subgroups import find_subgroup
     from data_partition.text import vocab_size
-    from models import bert_embeddings
+    from models import bert_embeddings, clip_files
 
     own = _own_data(config, context)
     device = choose_device(config.train, config.federation)
@@ -81,6 +81,8 @@ def describe(message: Message, context: Context) -> Message:
         group = find_subgroup(own.data, int(partition))
         if own.model.embedding_dir and group.modality == "text":
             bert_embeddings.inspect(own.model.embedding_dir, vocab_size(own.data), own.data.max_tokens)
+        if own.clip.pretrained_dir and own.strategy.name == "comkd" and group.partition_id == own.clip.teacher:
+            clip_files.inspect(own.clip.pretrained_dir)
         info = ClientInfo(
             group.partition_id,
             group.modality,

@@ -23,6 +23,8 @@ def test_a_node_has_its_files_somewhere_else():
     assert seen() == ("", "/server/vocab.txt", "")
     assert seen(**{"data-dir": "/a"}) == ("/a", "/server/vocab.txt", "")
     assert seen(**{"vocab-file": "/b", "embedding-dir": "/c"}) == ("", "/b", "/c")
+    node = Context(run_id=1, node_id=1, node_config={"pretrained-dir": "/d"}, state=RecordDict(), run_config={})
+    assert _own_data(config, node).clip.pretrained_dir == "/d"
 
 
 def described(config, *partition_ids):

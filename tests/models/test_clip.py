@@ -7,11 +7,10 @@ import shutil
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from models.clip import class_rows, text_rows, vision_from
+from models.clip import as_pixels, class_rows, text_rows, vision_from
 from models.clip_files import ClipError, inspect, load_teacher, words_of
-from tests.client.comkd.helpers import images, sent, small_teacher, texts
+from tests.client.comkd.helpers import images, sent, small_teacher, texts, write_clip
 
 PATCH_PROMPTS, WORD_PROMPTS = "image.vision.embeddings.prompts", "text.text.embeddings.token_embedding.prompts"
 
@@ -83,21 +82,7 @@ def test_sizes_that_travelled_are_checked():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A CLIP as ``save_pretrained`` writes it, with a tokenizer of five words."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
-
-    root = tmp_path_factory.mktemp("clip")
-    vocabulary = {"[UNK]": 0, "a": 1, "cat": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(root / "tokenizer.json"))
-    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = CLIPTextConfig(vocab_size=5, max_position_embeddings=8, bos_token_id=3, eos_token_id=4, pad_token_id=4, **sizes)
-    vision = CLIPVisionConfig(image_size=16, patch_size=8, **sizes)
-    torch.manual_seed(0)
-    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=6)
-    CLIPModel(config).save_pretrained(root)
-    return root
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_a_folder_gives_what_transformers_gives(folder):
@@ -109,8 +94,6 @@ def test_a_folder_gives_what_transformers_gives(folder):
     ids = class_rows([words("cat"), words("a")], words("a"), begin, end, prompted=False)
     teacher.start_prompts(words("a"))
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
-    from models.clip import as_pixels
-
     with torch.no_grad():
         theirs = clip(input_ids=ids, pixel_values=as_pixels(pixels, 16)).logits_per_image
         prompted = class_rows([words("cat"), words("a")], words("a"), begin, end, prompted=True)
@@ -124,7 +107,11 @@ def test_a_folder_gives_what_transformers_gives(folder):
     [
         ("config.json", "", r"config\.json is missing: clip\.pretrained-dir is the folder"),
         ("model.safetensors", "", r"model\.safetensors is missing"),
-        ("model.safetensors", "pytorch_model.bin", r"pytorch_model\.bin but no model\.safetensors; pickled weights are not read"),
+        (
+            "model.safetensors",
+            "pytorch_model.bin",
+            r"pytorch_model\.bin but no model\.safetensors; pickled weights are not read",
+        ),
         ("tokenizer.json", "", r"tokenizer\.json is missing"),
     ],
 )

@@ -182,9 +182,11 @@ def test_credentials_refuse_a_used_folder_before_they_write(tmp_path, monkeypatc
         "data-dir",
         "vocab-file",
         "embedding-dir",
+        "pretrained-dir",
         "run.output-dir",
         "data.vocab-file",
         "model.embedding-dir",
+        "clip.pretrained-dir",
     ],
 )
 def test_relative_folders_are_refused(key):

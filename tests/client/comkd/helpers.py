@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from config import RunConfig, parse
 from models.arrays import get_arrays
@@ -60,3 +62,20 @@ def sent(teacher: Teacher) -> tuple[TeacherCard, dict]:
     shapes = {name: value.shape for name, value in arrays.items()}
     sizes = dataclasses.asdict(teacher.image.sizes)
     return TeacherCard(0, CLASSES, 2, float(teacher.logit_scale()), sizes, shapes, digest(arrays)), arrays
+
+
+def write_clip(root: Path) -> Path:
+    """Write a CLIP as ``save_pretrained`` does, with a tokenizer of five words."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+    vocabulary = {"[UNK]": 0, "a": 1, "cat": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(root / "tokenizer.json"))
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = CLIPTextConfig(vocab_size=5, max_position_embeddings=8, bos_token_id=3, eos_token_id=4, pad_token_id=4, **sizes)
+    vision = CLIPVisionConfig(image_size=16, patch_size=8, **sizes)
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=6)
+    CLIPModel(config).save_pretrained(root)
+    return root

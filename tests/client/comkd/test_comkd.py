@@ -14,7 +14,7 @@ from client.comkd import Lesson, Student, receive, student_loss
 from config import Clip
 from strategies.protocol import Instruction, digest
 from strategies.teacher_card import TEXT_FEATURES, TeacherCard
-from tests.client.comkd.helpers import images, sent, small, small_teacher
+from tests.client.comkd.helpers import images, sent, small, small_teacher, write_clip
 
 SETTINGS = Clip(**{"patch-size": 16, "student-width": 8, "student-layers": 1, "heads": 2, "width": 16})
 
@@ -160,9 +160,32 @@ def test_the_published_text_features_are_those_of_the_clients_classes_in_order(t
 
 
 def test_a_student_that_was_never_saved_is_not_made_up(tmp_path):
-    card, arrays = sent(small_teacher())
+    card, _ = sent(small_teacher())
     told = Instruction(1, "run", "token", "comkd", "hash", round=2)
     with pytest.raises(ValueError, match="has no student from before round 2"):
         comkd.saved_student(small(), told, tmp_path / "comkd", card, 2)
     with pytest.raises(ValueError, match="has trained no teacher in this run"):
         comkd_teacher.trained(small(), told, tmp_path / "teacher")
+
+
+def test_a_teacher_from_a_folder_stores_and_trains_its_prompts_alone(tmp_path):
+    (tmp_path / "clip").mkdir()
+    config = small(**{"clip.pretrained-dir": str(write_clip(tmp_path / "clip")), "clip.prompt-epochs": 1})
+    told = Instruction(0, "run", "token", "teacher", "hash")
+    comkd_teacher.train(config, told, tmp_path / "0" / "teacher")
+    before = comkd_teacher.make_teacher(config, comkd_teacher.make_speech(config))
+    after = comkd_teacher.trained(config, told, tmp_path / "0" / "teacher")
+    changed = {
+        name
+        for (name, one), two in zip(before.named_parameters(), after.parameters(), strict=True)
+        if not torch.equal(one, two)
+    }
+    assert changed == {name for name, _ in after.named_parameters() if name.endswith(".prompts")}
+    assert len(changed) == 2
+    saved = comkd_teacher.load_state(tmp_path / "0" / "teacher", "token", 2)
+    assert set(saved) == changed
+    card, arrays = comkd_teacher.publish(config, told, tmp_path / "0" / "teacher")
+    assert (card.vision["side"], arrays[TEXT_FEATURES].shape) == (16, (12, 6))
+    student = dataclasses.replace(told, partition_id=1, method="student")
+    comkd.train(config, student, tmp_path / "1" / "comkd", card, arrays)
+    assert 0 <= comkd.evaluate(config, student, tmp_path / "1" / "comkd", card, {})["base"] <= 1
