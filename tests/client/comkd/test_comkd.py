@@ -189,3 +189,13 @@ def test_a_teacher_from_a_folder_stores_and_trains_its_prompts_alone(tmp_path):
     student = dataclasses.replace(told, partition_id=1, method="student")
     comkd.train(config, student, tmp_path / "1" / "comkd", card, arrays)
     assert 0 <= comkd.evaluate(config, student, tmp_path / "1" / "comkd", card, {})["base"] <= 1
+
+
+def test_half_precision_on_the_wire_is_what_the_card_seals(tmp_path):
+    config = small(**{"clip.pretrain-epochs": 0, "clip.prompt-epochs": 0, "strategy.wire-dtype": "float16"})
+    told = Instruction(0, "run", "token", "teacher", "hash")
+    comkd_teacher.train(config, told, tmp_path / "0" / "teacher")
+    card, arrays = comkd_teacher.publish(config, told, tmp_path / "0" / "teacher")
+    assert {value.dtype for value in arrays.values()} == {np.dtype("float16")}
+    lesson = receive(card, arrays, tmp_path / "1" / "comkd")
+    assert {value.dtype for value in lesson.state_dict().values()} == {torch.float32}
