@@ -63,7 +63,7 @@ def describe(message: Message, context: Context) -> Message:
     check_folders(config, context)
     from client.device import choose_device
     from client.learner import cached_client
-    from data_partition.datasets import DATASETS
+    from data_partition.datasets import serving
     from data_partition.streams import empty_classes
     from data_partition.subgroups import find_subgroup
     from data_partition.text import vocab_size
@@ -89,7 +89,7 @@ def describe(message: Message, context: Context) -> Message:
             num_test=sum(len(one.test) for one in tasks),
             bad_rows=tuple(
                 f"{bad.item} ({bad.modality}): {bad.reason}"
-                for bad in DATASETS[own.data.dataset].bad_rows(own.data, group.modality)
+                for bad in serving(own.data, group.modality).bad_rows(own.data, group.modality)
             ),
         )
         if len(tasks) > 1:

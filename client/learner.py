@@ -21,8 +21,8 @@ from config import Data, Model, RunConfig
 from data_partition.client_data import ClientData
 from data_partition.files import stamp
 from data_partition.metrics import class_weights
+from data_partition.sizes import input_sizes
 from data_partition.streams import load_task
-from data_partition.text import vocab_size
 from models.arrays import Arrays, get_arrays, set_arrays
 from models.bert_embeddings import FILES
 from models.factory import build_model
@@ -54,8 +54,7 @@ def cached_model(settings: Model, data: Data, modality: str, num_classes: int, s
 def _cached_model(
     settings: Model, data: Data, modality: str, num_classes: int, seed: int, version: tuple[tuple[int, int], ...]
 ) -> tuple[nn.Module, Arrays]:
-    sizes = {"image_size": data.image_side, "vocab_size": vocab_size(data), "max_tokens": data.max_tokens}
-    model = build_model(settings, modality, num_classes, **sizes, seed=seed)
+    model = build_model(settings, modality, num_classes, **input_sizes(data), seed=seed)
     return model, get_arrays(model, stored_names(model))
 
 

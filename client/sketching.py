@@ -39,6 +39,8 @@ def tell(config: RunConfig, told: Instruction, folder: Path) -> tuple[Arrays, in
             from data_partition.text import vocab_size
 
             probes = common_probes("text", vocab_size=vocab_size(config.data), max_tokens=inputs.shape[1], seed=seed)
+        elif stream.data.subgroup.modality == "series":
+            probes = common_probes("series", shape=(inputs.shape[1], inputs.shape[2]), seed=seed)
         else:
             probes = common_probes("image", side=inputs.shape[-1], seed=seed)
         found = response_sketch(model, probes, stream.device)

@@ -16,6 +16,7 @@ from config import Data, Train
 from data_partition.augment import drop_words, flip_and_shift
 from data_partition.client_data import Split
 from data_partition.metrics import balanced_accuracy
+from data_partition.series_augment import change
 from data_partition.text import unk_id
 from models.gates import gates, paid_columns
 
@@ -27,7 +28,7 @@ class Recipe:
     Attributes:
         train: optimisation settings.
         data: augmentation settings.
-        modality: ``image`` or ``text``.
+        modality: ``image``, ``text`` or ``series``.
         weight: loss weight of each class, shape (classes,); None: equal.
         proximal_mu: FedProx coefficient μ.
         k_target: open columns that cost nothing.
@@ -89,6 +90,8 @@ def augmented(inputs: Tensor, recipe: Recipe, generator: torch.Generator) -> Ten
         return inputs
     if recipe.modality == "image":
         return flip_and_shift(inputs, generator, recipe.data.shift, recipe.data.shift_border)
+    if recipe.modality == "series":
+        return change(inputs, recipe.data.series_augment, generator)
     return drop_words(inputs, recipe.data.word_dropout, generator, unk_id(recipe.data))
 
 

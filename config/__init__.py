@@ -22,23 +22,31 @@ from config.continual import Continual
 from config.data import Data, task_fault
 from config.data_sets import CLASSES_PER_CLIENT, DOMAINS_PER_GROUPING, IMAGE_SIDE, LISTED, WITHOUT_TEXTS
 from config.flat import flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
-from config.model import IMAGE_MODEL_SIDE, IMAGE_MODELS, Model
+from config.model import CONVOLUTIONAL, IMAGE_MODEL_SIDE, IMAGE_MODELS, WIDE_RESNETS, Model
+from config.packing import DISTILL_WEIGHTS, MERGES, Packing, weighted_losses
 from config.run import Federation, Run
 from config.run_config import SECTIONS, RunConfig, runs_root
 from config.selection import LOCAL_SCORERS, Selection
+from config.series import CHANNELS, SERIES
 from config.strategy import Strategy
 from config.train import Train
 
 __all__ = [
+    "CHANNELS",
     "CLASSES_PER_CLIENT",
+    "CONVOLUTIONAL",
+    "DISTILL_WEIGHTS",
     "DOMAINS_PER_GROUPING",
     "IMAGE_MODELS",
     "IMAGE_MODEL_SIDE",
     "IMAGE_SIDE",
     "LISTED",
     "LOCAL_SCORERS",
+    "MERGES",
     "PROJECT_ROOT",
     "SECTIONS",
+    "SERIES",
+    "WIDE_RESNETS",
     "WITHOUT_TEXTS",
     "ConfigError",
     "Continual",
@@ -49,6 +57,7 @@ __all__ = [
     "Fraction",
     "Model",
     "NotNegative",
+    "Packing",
     "Positive",
     "PositiveFraction",
     "Run",
@@ -67,4 +76,5 @@ __all__ = [
     "runs_root",
     "task_fault",
     "to_toml",
+    "weighted_losses",
 ]

@@ -17,6 +17,7 @@ from config.data_sets import (
     WITH_DOMAINS,
     WITHOUT_TEXTS,
 )
+from config.series import CHANNELS, SERIES, SERIES_SETTINGS
 
 
 def task_fault(num_classes: int, num_tasks: int) -> str:
@@ -37,13 +38,29 @@ def task_fault(num_classes: int, num_tasks: int) -> str:
 class Data(Section):
     """Which rows a client owns."""
 
-    dataset: Literal["emojipairs", "cifar100", "cifar10", "oxford102", "cub", "coco", "n24news", "folder", "hf"] = "emojipairs"
+    dataset: Literal[
+        "emojipairs",
+        "cifar100",
+        "cifar10",
+        "oxford102",
+        "cub",
+        "coco",
+        "n24news",
+        "folder",
+        "hf",
+        "watch",
+        "pamap2",
+        "geneactiv",
+    ] = "emojipairs"
+    also: Literal["none", "watch"] = Field(
+        "none", description="a second data set, of series: its subjects are clients too, numbered after the others"
+    )
     data_dir: str = Field("", description="folder of the data files; empty: the files shipped with the project")
-    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass", "pairs", "seed", "own", "all"] = Field(
+    grouping: Literal["mixed", "theme", "siblings", "tri", "superclass", "pairs", "seed", "own", "subjects", "all"] = Field(
         "tri",
         description="what a client owns: mixed, theme, siblings and tri are of emojipairs, superclass of cifar100, pairs of "
         "cifar10, seed (the groups of Pick-a-back) of oxford102, cub, coco and n24news, own (groups that the files name) of "
-        "folder and hf; all: every class, of all but emojipairs",
+        "folder and hf, subjects of watch, pamap2 and geneactiv; all: every class, of all but emojipairs",
     )
     modalities: Literal["both", "image", "text"] = Field(
         "both", description="image or text: the other modality is missing, and clients are numbered without it"
@@ -94,12 +111,27 @@ class Data(Section):
     )
     max_tokens: Count = Field(24, description="tokens per text; longer texts are cut")
     vocab_file: str = Field("", description="vocab.txt of bert-base-uncased (30,522 lines); empty: the shipped one (2,000)")
-    augment: bool = Field(True, description="flip and shift of images, word dropout of texts, in training only")
+    augment: bool = Field(
+        True, description="flip and shift of images, word dropout of texts, series-augment of series, in training only"
+    )
     shift: Annotated[int, Field(ge=0, le=16)] = Field(3, description="largest shift of an image in pixels, each way")
     shift_border: Literal["replicate", "zero"] = Field(
         "replicate", description="what a shift leaves behind: copies of the border, or black"
     )
     word_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+
+    window: Annotated[int, Field(ge=4, le=4096)] = Field(100, description="samples of a window of a series")
+    step: CountOrZero = Field(
+        50, description="samples between training windows of a recording; 0: no overlap, as in validation and test"
+    )
+    subjects_per_client: Count = Field(1, description="series: subjects whose recordings one client has")
+    test_subjects: str = Field(
+        "", description="series: subjects that everybody is tested on, comma-separated; empty: the data set's own"
+    )
+    channels: str = Field("", description="series: channels that are read, comma-separated; empty: all of the data set")
+    series_augment: Literal["none", "removal", "noise", "shift", "mix1", "mix2"] = Field(
+        "mix1", description="what data.augment does to series; mix1: removal and shift, mix2: removal, noise and shift"
+    )
 
     @field_validator("clients")
     @classmethod
@@ -129,12 +161,35 @@ class Data(Section):
     @property
     def num_domains(self) -> int:
         """Clients that share one class group and modality."""
+        if self.dataset in SERIES:
+            return 1 if self.grouping == "all" else 2  # or more: subjects, whom files may name
         return DOMAINS_PER_GROUPING.get(self.grouping, self.devices_per_group)
 
     @property
     def image_side(self) -> int:
-        """Side of an image in pixels."""
-        return self.image_size or IMAGE_SIDE[self.dataset]
+        """Side of an image in pixels; 0: there are no images."""
+        return self.image_size or IMAGE_SIDE.get(self.dataset, 0)
+
+    @property
+    def series(self) -> str:
+        """The data set of the clients with series; empty: there are none."""
+        return self.dataset if self.dataset in SERIES else self.also.replace("none", "")
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Channels of a series in the order in which models see them."""
+        chosen = tuple(part.strip() for part in self.channels.split(",") if part.strip())
+        return chosen or CHANNELS.get(self.series, ())
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Modalities that clients may have."""
+        found = ["image", "text"] if self.modalities == "both" else [self.modalities]
+        if self.dataset in SERIES:
+            found = []
+        elif self.dataset in WITHOUT_TEXTS:
+            found = ["image"]
+        return (*found, "series") if self.series else tuple(found)
 
     @model_validator(mode="after")
     def _settings_fit_the_data_set(self) -> Data:
@@ -143,14 +198,35 @@ class Data(Section):
                 f"data.grouping = '{self.grouping}' is no grouping of data.dataset = '{self.dataset}': "
                 f"expected {', '.join(CLASSES_PER_CLIENT[self.dataset])}"
             )
-        if self.dataset in WITHOUT_TEXTS:
+        if self.dataset in (*WITHOUT_TEXTS, *SERIES):
+            has = "series" if self.dataset in SERIES else "images"
             for name in ("text_sources", "max_tokens", "vocab_file", "word_dropout"):
-                self._refuse_change(name, f"is for texts, and data.dataset = '{self.dataset}' has images alone")
-            if self.modalities == "text":
-                raise ValueError(f"data.modalities = 'text': data.dataset = '{self.dataset}' has images alone: use 'both'")
+                self._refuse_change(name, f"is for texts, and data.dataset = '{self.dataset}' has {has} alone")
+            if self.modalities == "text" or (self.modalities == "image" and has == "series"):
+                raise ValueError(
+                    f"data.modalities = '{self.modalities}': data.dataset = '{self.dataset}' has {has} alone: use 'both'"
+                )
         for name, datasets in ONLY_FOR.items():
             if self.dataset not in datasets:
                 self._refuse_change(name, f"is for {', '.join(datasets)}, found data.dataset = '{self.dataset}'")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_fit_series(self) -> Data:
+        if not self.series:
+            for name in SERIES_SETTINGS:
+                self._refuse_change(name, f"is for series, found data.dataset = '{self.dataset}'")
+            return self
+        if self.also != "none" and (self.dataset in SERIES or self.tasks_per_client > 1):
+            raise ValueError(
+                f"data.also = '{self.also}' with data.dataset = '{self.dataset}' and data.tasks-per-client = "
+                f"{self.tasks_per_client}: it joins clients with images or texts, and one task each; use 'none'"
+            )
+        known, found = CHANNELS[self.series], self.channel_names
+        if not {*found} <= {*known} or len(found) > len({*found}):
+            raise ValueError(
+                f"data.channels = '{self.channels}': expected different ones of data set '{self.series}': {', '.join(known)}"
+            )
         return self
 
     def _refuse_change(self, name: str, reason: str) -> None:
@@ -193,7 +269,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _disjoint_concepts_suffice(self) -> Data:
-        if self.dataset in LISTED:
+        if self.dataset in (*LISTED, *SERIES):
             return self  # a device takes its share of what was dealt to it
         if self.concepts == "disjoint" and self.train_fraction * self.num_domains > 1.0 + 1e-9:
             raise ValueError(

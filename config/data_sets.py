@@ -15,6 +15,9 @@ CLASSES_PER_CLIENT: Final[dict[str, dict[str, int]]] = {
     "cub": {"seed": 5, "all": 135},
     "coco": {"seed": 4, "all": 60},
     "n24news": {"seed": 3, "all": 18},
+    "watch": {"subjects": 7, "all": 7},
+    "pamap2": {"subjects": 12, "all": 12},
+    "geneactiv": {"subjects": 0, "all": 0},
     "folder": {"own": 0, "all": 0},
     "hf": {"own": 0, "all": 0},
 }

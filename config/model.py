@@ -8,8 +8,11 @@ from pydantic import Field, model_validator
 
 from config.base import Count, CountOrZero, NotNegative, Positive, Section
 
-IMAGE_MODELS = ("lenet5", "vgg16-bn")
+IMAGE_MODELS = ("lenet5", "vgg16-bn", "resnet18")
 """Models for images alone; they have no attention."""
+WIDE_RESNETS = ("wrn-16-1", "wrn-16-3", "wrn-16-8", "wrn-28-1", "wrn-28-3")
+"""Models for images, or for series; they have no attention either."""
+CONVOLUTIONAL = (*IMAGE_MODELS, *WIDE_RESNETS)
 IMAGE_MODEL_SIDE = 32
 """Side in pixels of the images that they take."""
 
@@ -17,9 +20,23 @@ IMAGE_MODEL_SIDE = 32
 class Model(Section):
     """One client's model and its sizes. The low-rank projection and adaptive k are those of Linceiver IO alone."""
 
-    name: Literal["linceiver-io", "perceiver-io", "perceiver", "beit3", "lenet5", "vgg16-bn"] = "linceiver-io"
+    name: Literal[
+        "linceiver-io",
+        "perceiver-io",
+        "perceiver",
+        "beit3",
+        "lenet5",
+        "vgg16-bn",
+        "resnet18",
+        "wrn-16-1",
+        "wrn-16-3",
+        "wrn-16-8",
+        "wrn-28-1",
+        "wrn-28-3",
+    ] = "linceiver-io"
     width: Positive = Field(
-        1.0, description="lenet5, vgg16-bn: parameters in units of the published network; channels grow by the root"
+        1.0,
+        description="convolutional networks: parameters in units of the published network; channels grow by the root",
     )
     dim: Count = Field(64, description="channels D of tokens and latents")
     latents: Count = Field(8, description="latent vectors M; beit3 has none")
@@ -51,6 +68,7 @@ class Model(Section):
     k_warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.2, description="share of the steps before k is penalised")
     k_learning_rate: Positive = Field(0.02, description="learning rate of the gate, on the schedule of the others")
     patch_size: Count = Field(4, description="side of an image patch in pixels")
+    series_patch: Count = Field(4, description="samples of a patch of a series")
     fourier_bands: Count = Field(3, description="frequency bands of the Fourier position code, per axis")
     text_position: Literal["learned", "sinusoidal"] = Field(
         "learned", description="position code of texts: learned up to data.max-tokens, or sinusoidal for any length"
@@ -66,9 +84,9 @@ class Model(Section):
                 raise ValueError(f"model.{key} = {heads} does not divide model.dim = {self.dim}")
         if self.layers == 0 and self.name in ("perceiver", "beit3"):
             raise ValueError(f"model.layers = 0 leaves model.name = '{self.name}' without a block: expected 1 or more")
-        if self.width != 1.0 and self.name not in IMAGE_MODELS:
+        if self.width != 1.0 and self.name not in CONVOLUTIONAL:
             raise ValueError(
-                f"model.width = {self.width} needs model.name = {' or '.join(map(repr, IMAGE_MODELS))}, found '{self.name}'"
+                f"model.width = {self.width} needs model.name = {' or '.join(map(repr, CONVOLUTIONAL))}, found '{self.name}'"
             )
         if self.name != "linceiver-io":
             for key, value in (("stages", self.stages), ("adaptive-k", self.adaptive_k), ("low-rank", self.low_rank)):

@@ -11,9 +11,11 @@ from config.base import Section
 from config.continual import Continual
 from config.data import Data
 from config.data_sets import WITHOUT_TEXTS
-from config.model import IMAGE_MODEL_SIDE, IMAGE_MODELS, Model
+from config.model import CONVOLUTIONAL, IMAGE_MODEL_SIDE, IMAGE_MODELS, WIDE_RESNETS, Model
+from config.packing import Packing
 from config.run import Federation, Run
 from config.selection import Selection
+from config.series import SERIES
 from config.strategy import Strategy
 from config.train import Train
 
@@ -29,6 +31,7 @@ class RunConfig(Section):
     continual: Continual = Continual()
     strategy: Strategy = Strategy()
     selection: Selection = Selection()
+    packing: Packing = Packing()
 
     @model_validator(mode="after")
     def _phases_have_a_schedule(self) -> RunConfig:
@@ -113,32 +116,53 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _probes_are_paired(self) -> RunConfig:
+        if self.strategy.name == "backpack" and self.data.series and self.selection.pairing != "random":
+            raise ValueError(
+                f"selection.pairing = '{self.selection.pairing}' searches for perturbed images or texts, and there are "
+                "clients with series: use 'random'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_fits_the_data(self) -> RunConfig:
-        if self.data.dataset in WITHOUT_TEXTS and self.model.embedding_dir:
+        if self.data.dataset in (*WITHOUT_TEXTS, *SERIES) and self.model.embedding_dir:
+            has = "series" if self.data.dataset in SERIES else "images"
             raise ValueError(
                 f"model.embedding-dir = '{self.model.embedding_dir}' is for texts, and data.dataset = "
-                f"'{self.data.dataset}' has images alone: leave it empty"
+                f"'{self.data.dataset}' has {has} alone: leave it empty"
             )
+        if self.model.name in CONVOLUTIONAL and self.strategy.share == "attention":
+            raise ValueError(f"strategy.share = 'attention': model.name = '{self.model.name}' has none; use 'backbone'")
         if self.model.name in IMAGE_MODELS:
+            if self.data.dataset in SERIES:
+                raise ValueError(
+                    f"model.name = '{self.model.name}' takes images, and data.dataset = '{self.data.dataset}' has series: use "
+                    f"{', '.join(WIDE_RESNETS)}, or a model of tokens such as 'linceiver-io'"
+                )
             if self.data.image_side != IMAGE_MODEL_SIDE:
                 raise ValueError(
                     f"model.name = '{self.model.name}' takes images of {IMAGE_MODEL_SIDE} pixels, and those of data.dataset = "
                     f"'{self.data.dataset}' have {self.data.image_side}: set data.image-size = {IMAGE_MODEL_SIDE}"
                 )
-            if self.strategy.share == "attention":
-                raise ValueError(f"strategy.share = 'attention': model.name = '{self.model.name}' has none; use 'backbone'")
             return self
+        if self.model.name in WIDE_RESNETS:
+            return self
+        window, samples = self.data.window, self.model.series_patch
+        if self.data.series and window % samples:
+            raise ValueError(f"model.series-patch = {samples} does not divide data.window = {window}")
         side, patch = self.data.image_side, self.model.patch_size
         if side % patch:
             raise ValueError(f"model.patch-size = {patch} does not divide the image side of {side} pixels")
         if self.model.name != "linceiver-io" or self.model.low_rank not in ("dense", "dense-before"):
             return self
-        lengths = {"images": ((side // patch) ** 2, "patches"), "texts": (self.data.max_tokens, "tokens (data.max-tokens)")}
-        if self.data.dataset in WITHOUT_TEXTS or self.data.modalities == "image":
-            del lengths["texts"]
-        if self.data.modalities == "text":
-            del lengths["images"]
-        for inputs, (length, unit) in lengths.items():
+        lengths = {
+            "image": ("images", (side // patch) ** 2, "patches"),
+            "text": ("texts", self.data.max_tokens, "tokens (data.max-tokens)"),
+            "series": ("series", window // samples, "patches (data.window)"),
+        }
+        for modality in self.data.inputs:
+            inputs, length, unit = lengths[modality]
             rows = self.model.dense_length or length
             if length > rows:
                 raise ValueError(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from config import Data
-from data_partition.datasets import DATASETS
+from data_partition.datasets import serving
 from data_partition.files import DataError
 from data_partition.mapped_images import MappedImages
 from data_partition.splits import MappedRows
@@ -21,8 +21,9 @@ from data_partition.subgroups import Subgroup, find_subgroup
 class Split:
     """Examples of one client.
 
-    ``inputs`` are images, uint8 (n, 3, S, S), or token ids, int64 (n, max_tokens), 0 = padding; ``labels`` are int64 (n,), the
-    index of the class in ``Subgroup.classes``. Images may stay in a file until they are indexed (:class:`MappedImages`).
+    ``inputs`` are images, uint8 (n, 3, S, S), token ids, int64 (n, max_tokens), 0 = padding, or windows of series, z-scored
+    float32 (n, channels, window); ``labels`` are int64 (n,), the index of the class in ``Subgroup.classes``. Images may stay
+    in a file until they are indexed (:class:`MappedImages`).
     """
 
     inputs: Tensor
@@ -60,7 +61,8 @@ def load_client(data: Data, partition_id: int, train_fraction: float | None = No
 def load_subgroup(data: Data, subgroup: Subgroup, train_fraction: float | None = None) -> ClientData:
     """Return the data of a client, or of some of its classes; otherwise as :func:`load_client`.
 
-    The rows of a class do not depend on the other classes, and rows are in one order, whatever the classes.
+    The rows of a class do not depend on the other classes, and rows are in one order, whatever the classes. Only the scale of
+    series depends on the client's other classes and on the fraction: it is that of all recordings that the client trains on.
 
     Args:
         data: see there.
@@ -68,7 +70,7 @@ def load_subgroup(data: Data, subgroup: Subgroup, train_fraction: float | None =
         train_fraction: see there.
     """
     fraction = data.train_fraction if train_fraction is None else train_fraction
-    rows = DATASETS[data.dataset].load_examples(data, subgroup, fraction)
+    rows = serving(data, subgroup.modality).load_examples(data, subgroup, fraction)
     train, val, test = (Split(_as_tensor(inputs), torch.from_numpy(labels)) for inputs, labels in rows)
     return ClientData(subgroup, train, val, test)
 
@@ -87,7 +89,7 @@ def load_twins(data: Data, subgroup: Subgroup, train_fraction: float | None = No
     Raises:
         DataError: the data set has no twins; or as :func:`load_client`.
     """
-    load = DATASETS[data.dataset].load_twins
+    load = serving(data, subgroup.modality).load_twins
     if load is None:
         raise DataError(f"data.dataset = '{data.dataset}' has one modality, and no concept in two: there are no twins.")
     places, inputs = load(data, subgroup, data.train_fraction if train_fraction is None else train_fraction)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from config import LISTED, WITHOUT_TEXTS, Data
+from config import LISTED, SERIES, WITHOUT_TEXTS, Data
 from data_partition import cifar100
 from data_partition.emojipairs import groupings
 from data_partition.rows import Fault, Sample
@@ -111,6 +111,30 @@ def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float
     return load_twins(data, subgroup, train_fraction)
 
 
+def _series_subgroups(data: Data) -> list[Subgroup]:
+    from data_partition import series
+
+    return series.subgroups(data)
+
+
+def _check_series(data: Data) -> None:
+    from data_partition import series
+
+    series.check_files(data)
+
+
+def _load_series(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[Examples, Examples, Examples]:
+    from data_partition import series
+
+    return series.load_examples(data, subgroup, train_fraction)
+
+
+def _series_samples(data: Data, label: str, number: int) -> list[Sample]:
+    from data_partition import series
+
+    return series.samples(data, label, number)
+
+
 DATASETS: Final = {
     "emojipairs": DataSet(
         groupings.subgroups,
@@ -135,4 +159,33 @@ DATASETS: Final = {
         )
         for name in LISTED
     },
+    **{
+        name: DataSet(_series_subgroups, _check_series, _load_series, lambda data: (data.series,), _series_samples)
+        for name in SERIES
+    },
 }
+
+
+def serving(data: Data, modality: Modality) -> DataSet:
+    """Return the data set that the clients of a modality have: ``data.also`` for series, where there is one."""
+    return DATASETS[data.also if modality == "series" and data.also != "none" else data.dataset]
+
+
+def check_files(data: Data) -> None:
+    """Refuse settings whose files, those of ``data.also`` included, are not there and whole.
+
+    Raises:
+        DataError: says what was found and what to do.
+    """
+    for name in names_of(data):
+        DATASETS[name].check_files(data)
+
+
+def group_names(data: Data) -> tuple[str, ...]:
+    """Return what the class groups are called, in the order of ``Subgroup.group``, those of ``data.also`` at the end."""
+    return tuple(group for name in names_of(data) for group in DATASETS[name].group_names(data))
+
+
+def names_of(data: Data) -> tuple[str, ...]:
+    """Return the names of the data sets that clients have: ``data.dataset``, and ``data.also`` where there is one."""
+    return (data.dataset,) if data.also == "none" else (data.dataset, data.also)

@@ -13,7 +13,7 @@ from typing import Literal
 from config import Data
 from data_partition.files import DataError
 
-Modality = Literal["image", "text"]
+Modality = Literal["image", "text", "series"]
 Domains = tuple[tuple[str, ...], ...]
 
 
@@ -22,7 +22,8 @@ class Subgroup:
     """What one client owns.
 
     ``classes`` are in the order of the client's labels; the same ``group`` means the same classes in the same order, whatever
-    the modality; ``domain_index`` numbers the clients of one group and modality, and ``domains`` are their styles or sources.
+    the modality; ``domain_index`` numbers the clients of one group and modality, and ``domains`` are their styles, sources or
+    subjects.
     """
 
     partition_id: int
@@ -48,16 +49,20 @@ def seeded_order(items: Iterable[str], seed: int, purpose: str) -> list[str]:
 def subgroups(data: Data) -> list[Subgroup]:
     """Return the subgroups of ``data.grouping`` in the order of partition ids, without a missing modality.
 
+    Those of ``data.also`` come after the others, with groups of their own.
+
     Raises:
         DataError: a setting names something that the data set does not have.
     """
     from data_partition.datasets import DATASETS  # its members are made of what is defined here
 
     found = DATASETS[data.dataset].subgroups(data)
-    if data.modalities == "both":
-        return found
-    there = [one for one in found if one.modality == data.modalities]
-    return [replace(one, partition_id=index) for index, one in enumerate(there)]
+    if data.modalities != "both":
+        found = [one for one in found if one.modality == data.modalities]
+    if data.also != "none":
+        first = 1 + max(one.group for one in found)
+        found = [*found, *(replace(one, group=first + one.group) for one in DATASETS[data.also].subgroups(data))]
+    return [replace(one, partition_id=index) for index, one in enumerate(found)]
 
 
 def find_subgroup(data: Data, partition_id: int) -> Subgroup:

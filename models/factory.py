@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from config import IMAGE_MODELS, Model
-from models import beit3, bert_embeddings, convnet, lenet, perceiver, perceiver_io, vgg
+from config import IMAGE_MODELS, WIDE_RESNETS, Model
+from models import beit3, bert_embeddings, convnet, lenet, perceiver, perceiver_io, resnet, vgg, wrn
 from models.adapters import Adapter
-from models.front_ends import BertFrontEnd, FrontEnd, ImageFrontEnd, TextFrontEnd
+from models.front_ends import BertFrontEnd, FrontEnd, ImageFrontEnd, SeriesFrontEnd, TextFrontEnd
 from models.gates import InputBias, make_gate
 from models.groups import Group
 from models.linceiver import Backbone, Head, LinceiverIO
@@ -31,6 +31,8 @@ class Task:
     image_size: int
     vocab_size: int
     max_tokens: int
+    window: int = 0
+    channels: int = 0
 
 
 @contextmanager
@@ -65,7 +67,16 @@ def build_front_end(settings: Model, task: Task) -> FrontEnd:
         return TextFrontEnd(
             settings.dim, vocab_size=task.vocab_size, max_tokens=task.max_tokens, position=settings.text_position
         )
-    raise ValueError(f"modality {task.modality!r} is unknown: expected 'image' or 'text'")
+    if task.modality == "series":
+        if task.window < 1 or task.channels < 1 or task.window % settings.series_patch:
+            raise ValueError(
+                f"a model of series needs channels and a window that model.series-patch = {settings.series_patch} divides: "
+                f"found {task.channels} channels and a window of {task.window} samples"
+            )
+        return SeriesFrontEnd(
+            settings.dim, channels=task.channels, patch_size=settings.series_patch, fourier_bands=settings.fourier_bands
+        )
+    raise ValueError(f"modality {task.modality!r} is unknown: expected 'image', 'text' or 'series'")
 
 
 def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
@@ -117,6 +128,8 @@ def build_linceiver(settings: Model, task: Task, seed: int) -> LinceiverIO:
 
 def num_tokens(settings: Model, task: Task) -> int:
     """Return the longest input N of a task in tokens."""
+    if task.modality == "series":
+        return task.window // settings.series_patch
     return (task.image_size // settings.patch_size) ** 2 if task.modality == "image" else task.max_tokens
 
 
@@ -192,6 +205,28 @@ def build_vgg(settings: Model, task: Task, seed: int) -> convnet.ConvNet:
     return with_classifier(backbone, features, task, seed)
 
 
+def build_resnet(settings: Model, task: Task, seed: int) -> convnet.ConvNet:
+    """Build ResNet-18."""
+    with seeded(seed, Group.BACKBONE):
+        backbone, features = resnet.make_backbone(settings.width)
+    return with_classifier(backbone, features, task, seed)
+
+
+def build_wrn(settings: Model, task: Task, seed: int) -> convnet.ConvNet:
+    """Build a wide residual network.
+
+    Raises:
+        ValueError: the data are texts, or series of no channels.
+    """
+    dims, channels = {"image": (2, 3), "series": (1, task.channels)}.get(task.modality, (0, 0))
+    if channels < 1:
+        found = f"{task.channels} channels" if task.modality == "series" else repr(task.modality)
+        raise ValueError(f"model.name = '{settings.name}' takes images or series: found {found}")
+    with seeded(seed, Group.BACKBONE):
+        backbone, features = wrn.make_backbone(settings.name, dims, channels, settings.width, settings.dropout)
+    return with_classifier(backbone, features, task, seed)
+
+
 def with_classifier(backbone: convnet.Backbone, features: int, task: Task, seed: int) -> convnet.ConvNet:
     """Complete a convolutional network."""
     with seeded(seed, Group.HEAD, task.modality):
@@ -212,6 +247,8 @@ BUILDERS: dict[str, Builder] = {
     "beit3": build_beit3,
     "lenet5": build_lenet,
     "vgg16-bn": build_vgg,
+    "resnet18": build_resnet,
+    **dict.fromkeys(WIDE_RESNETS, build_wrn),
 }
 
 
@@ -223,6 +260,8 @@ def build_model(
     image_size: int = 32,
     vocab_size: int = 0,
     max_tokens: int = 0,
+    window: int = 0,
+    channels: int = 0,
     seed: int,
 ) -> nn.Module:
     """Build one client's model.
@@ -233,17 +272,19 @@ def build_model(
 
     Args:
         settings: the ``[model]`` section of the run config.
-        modality: ``image`` or ``text``.
+        modality: ``image``, ``text`` or ``series``.
         num_classes: width of the logits.
         image_size: side of the images in pixels.
         vocab_size: token ids, padding included; text only.
         max_tokens: longest text; text only.
+        window: samples of a series; series only.
+        channels: of a series; series only.
         seed: seed of the initial weights.
 
     Raises:
         ValueError: the settings do not fit the data.
     """
-    task = Task(modality, num_classes, image_size, vocab_size, max_tokens)
+    task = Task(modality, num_classes, image_size, vocab_size, max_tokens, window, channels)
     if settings.name in IMAGE_MODELS and (modality, image_size) != ("image", convnet.SIDE):
         found = f"images of {image_size} pixels" if modality == "image" else f"modality {modality!r}"
         raise ValueError(

@@ -95,6 +95,35 @@ class ImageFrontEnd(nn.Module):
         return patches @ weight_patch.T + place_ND, None, grid
 
 
+class SeriesFrontEnd(nn.Module):
+    """Patches of consecutive samples with Fourier position features, through one linear map."""
+
+    def __init__(self, dim: int, *, channels: int, patch_size: int = 4, fourier_bands: int = 3) -> None:
+        super().__init__()
+        self.patch_size, self.fourier_bands, self.channels = patch_size, fourier_bands, channels
+        self.patch_features = channels * patch_size
+        self.embed = nn.Linear(self.patch_features + 2 * fourier_bands, dim)
+
+    def forward(self, inputs: Tensor, frozen: nn.Module | None = None) -> Tokens:
+        """Series (B,C,T), z-scored, to patch tokens (B,N,D) in the order of time; there is no padding.
+
+        Raises:
+            ValueError: there are other channels than the model was made for, or a series does not divide into patches.
+        """
+        B, C, T = inputs.shape
+        P = self.patch_size
+        if self.channels != C or T % P:
+            raise ValueError(
+                f"series of {C} channels and {T} samples: expected {self.channels} channels, and samples that divide into "
+                f"patches of {P}: set data.window or model.series-patch"
+            )
+        dtype = self.embed.weight.dtype
+        patches = inputs.to(dtype).view(B, C, T // P, P).transpose(1, 2).reshape(B, -1, self.patch_features)
+        weight_patch, weight_place = torch.split(self.embed.weight, [self.patch_features, 2 * self.fourier_bands], dim=1)
+        place_ND = fourier_code((T // P,), self.fourier_bands, dtype, inputs.device) @ weight_place.T + self.embed.bias
+        return patches @ weight_patch.T + place_ND, None, (T // P,)
+
+
 class TextFrontEnd(nn.Module):
     """Word embedding plus a position code; token id 0 is padding.
 
@@ -156,4 +185,4 @@ class BertFrontEnd(nn.Module):
         return self.embed(frozen(inputs)), inputs != 0, (inputs.shape[1],)
 
 
-FrontEnd = ImageFrontEnd | TextFrontEnd | BertFrontEnd
+FrontEnd = ImageFrontEnd | SeriesFrontEnd | TextFrontEnd | BertFrontEnd

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from config import IMAGE_MODELS, RunConfig, parse, runs_root
+from config import IMAGE_MODELS, WIDE_RESNETS, RunConfig, parse, runs_root
 from models.storage import write_json
 from server import run_folder, summary
 from server.checkpoint import Checkpoints
@@ -96,13 +96,21 @@ def wanted_clients(config: RunConfig) -> list[int]:
     unknown = [partition for partition in wanted if partition not in known]
     if unknown:
         raise RunError(f"data.clients names {unknown}; grouping '{config.data.grouping}' has clients 0 to {known[-1]}")
-    texts = [partition for partition in wanted if modality[partition] == "text"]
-    if texts and config.model.name in IMAGE_MODELS:
-        images = ",".join(str(partition) for partition in wanted if partition not in texts)
-        raise RunError(
-            f"model.name = '{config.model.name}' takes images, and the clients {texts} have texts: set data.clients to "
-            f"clients with images, such as '{images or 0}'"
-        )
+    if config.model.name in IMAGE_MODELS:
+        takes = {"image"}
+    elif config.model.name in WIDE_RESNETS:  # kernels over images and over series have other shapes
+        takes = {"series" if all(modality[partition] == "series" for partition in wanted) else "image"}
+    else:
+        return wanted
+    for kind in ("text", "series"):
+        others = [partition for partition in wanted if modality[partition] == kind]
+        if others and kind not in takes:
+            images = ",".join(str(partition) for partition in wanted if modality[partition] == "image")
+            raise RunError(
+                f"model.name = '{config.model.name}' takes images, and the clients {others} have "
+                f"{'texts' if kind == 'text' else 'series, which it takes alone'}: set data.clients to clients with images, "
+                f"such as '{images or 0}'"
+            )
     return wanted
 
 
@@ -111,7 +119,7 @@ def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, 
 
     Unless adapters are shared, the server needs no frozen embeddings: ``model.embedding-dir`` may exist on the clients alone.
     """
-    from data_partition.text import vocab_size
+    from data_partition.sizes import input_sizes
     from models.arrays import get_arrays
     from models.factory import build_model
     from models.groups import shared_names
@@ -123,9 +131,7 @@ def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, 
             config.model if needs_adapter else config.model.model_copy(update={"embedding_dir": ""}),
             modality,
             num_classes,
-            image_size=config.data.image_side,
-            vocab_size=vocab_size(config.data),
-            max_tokens=config.data.max_tokens,
+            **input_sizes(config.data),
             seed=config.run.seed,
         )
         return get_arrays(model, shared_names(model, share))

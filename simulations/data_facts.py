@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import Data
-from data_partition.datasets import DATASETS
+from data_partition.datasets import group_names, serving
 from data_partition.files import DataError
 from data_partition.subgroups import Modality, Subgroup, find_subgroup, subgroups
 
 SPLITS: Final = ("train", "val", "test")
+EVERYBODY: Final = 1_000_000
+"""Subjects of one client, so that it has all recordings of a data set of series."""
 Counts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Examples of each class in training, validation and test, each int64 (classes,)."""
 
@@ -64,9 +66,10 @@ def look(data: Data) -> Facts:
             "concepts": "shared",
             "train_fraction": 1.0,
             "clients": "all",
+            "subjects_per_client": EVERYBODY,
         }
     )
-    names = DATASETS[data.dataset].group_names(data)
+    names = group_names(data)
     counted = cache(count)
     groups: dict[str, tuple[str, ...]] = {}
     counts: dict[tuple[Modality, str], tuple[int, int, int]] = {}
@@ -93,7 +96,7 @@ def count(data: Data, subgroup: Subgroup) -> Counts:
     Raises:
         DataError: it has none.
     """
-    splits = DATASETS[data.dataset].load_examples(data, subgroup, data.train_fraction)
+    splits = serving(data, subgroup.modality).load_examples(data, subgroup, data.train_fraction)
     train, val, test = (np.bincount(labels, minlength=len(subgroup.classes)) for _, labels in splits)
     return train, val, test
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import config as settings
 from config import CLASSES_PER_CLIENT, LISTED, ConfigError, Data
-from data_partition.datasets import DATASETS
+from data_partition.datasets import DATASETS, check_files, names_of
 from data_partition.files import DataError
 from data_partition.rows import Fault, Sample
 from simulations import tables
@@ -56,7 +56,7 @@ def read_settings(name: str, data_dir: str, overrides: Sequence[str]) -> Data:
 
 def _look_at(data: Data, out: Path) -> None:
     trusting = data.model_copy(update={"max_bad_fraction": 1.0})
-    DATASETS[data.dataset].check_files(trusting)
+    check_files(trusting)
     if data.dataset in LISTED:
         tell(f"reading {data.data_dir}; the first time, all images are decoded, which may take minutes")
     facts = look(data)
@@ -97,8 +97,8 @@ def show_classes(data: Data, facts: Facts) -> None:
         if of_class:
             small, large = min(of_class, key=of_class.__getitem__), max(of_class, key=of_class.__getitem__)
             tell(
-                f"imbalance of {modality}s: {imbalance(list(of_class.values())):.2f}, training examples of the largest class "
-                f"({large}: {of_class[large]:,}) over those of the smallest ({small}: {of_class[small]:,})"
+                f"imbalance of {modality.rstrip('s')}s: {imbalance(list(of_class.values())):.2f}, training examples of the "
+                f"largest class ({large}: {of_class[large]:,}) over those of the smallest ({small}: {of_class[small]:,})"
             )
 
 
@@ -153,13 +153,16 @@ def _reasons(faults: Sequence[Fault]) -> None:
 def _contact_sheet(data: Data, facts: Facts, path: Path) -> str:
     from simulations.data_pictures import contact_sheet
 
-    def samples(label: str) -> list[Sample]:
+    def samples(group: str, label: str) -> list[Sample]:
+        owner = next(name for name in names_of(data) if group in DATASETS[name].group_names(data))
         try:
-            return DATASETS[data.dataset].samples(data, label, SAMPLES)
+            return DATASETS[owner].samples(data, label, SAMPLES)
         except DataError:  # no files of this class
             return []
 
-    sheet, boxes = contact_sheet({group: {name: samples(name) for name in classes} for group, classes in facts.groups.items()})
+    sheet, boxes = contact_sheet(
+        {group: {name: samples(group, name) for name in classes} for group, classes in facts.groups.items()}
+    )
     sheet.save(path)
     return f"{len(boxes)} training items, {SAMPLES} of each class"
 

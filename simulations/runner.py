@@ -114,7 +114,7 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: says what is missing.
     """
-    from data_partition.datasets import DATASETS
+    from data_partition.datasets import check_files
     from data_partition.files import DataError
     from data_partition.subgroups import find_subgroup
     from data_partition.text import vocab_size
@@ -126,7 +126,7 @@ def check(config: RunConfig) -> None:
     try:
         check_tasks(config)
         wanted = wanted_clients(config)
-        DATASETS[config.data.dataset].check_files(config.data)
+        check_files(config.data)
         if config.model.embedding_dir and any(find_subgroup(config.data, client).modality == "text" for client in wanted):
             inspect(config.model.embedding_dir, vocab_size(config.data), config.data.max_tokens)
     except (DataError, EmbeddingError, RunError) as error:

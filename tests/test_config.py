@@ -4,7 +4,18 @@ from pathlib import Path
 import pytest
 
 import config
-from config import ConfigError, RunConfig, flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
+from config import (
+    DISTILL_WEIGHTS,
+    ConfigError,
+    RunConfig,
+    flatten,
+    flatten_mapping,
+    parse,
+    parse_override,
+    read_toml,
+    to_toml,
+    weighted_losses,
+)
 from data_partition.subgroups import subgroups
 from simulations.runner import read_federation
 
@@ -15,6 +26,7 @@ CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
 CUB = {"data.dataset": "cub", "data.grouping": "seed"}
 OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
 DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
+WATCH = {"data.dataset": "watch", "data.grouping": "subjects"}
 PATHOLOGICAL = {**DEVICES, "data.partitioner": "pathological"}
 
 
@@ -173,6 +185,24 @@ def test_default_config_is_the_default_simulation():
         ({**CIFAR, "data.max-tokens": 30}, ["data.max-tokens = 30", "'cifar100'", "24"]),
         ({**CIFAR, "data.vocab-file": "/vocab.txt"}, ["data.vocab-file = '/vocab.txt'", "'cifar100'"]),
         ({**CIFAR, "model.embedding-dir": "/bert"}, ["model.embedding-dir = '/bert'", "'cifar100'"]),
+        ({"data.dataset": "watch"}, ["'tri'", "'watch'", "subjects, all"]),
+        ({"data.window": 50}, ["data.window = 50", "for series", "'emojipairs'", "100"]),
+        ({"data.also": "pamap2"}, ["data.also", "none, watch"]),
+        ({**WATCH, "data.also": "watch"}, ["data.also = 'watch'", "'watch'", "'none'"]),
+        ({"data.also": "watch", "data.tasks-per-client": 2}, ["data.also = 'watch'", "= 2", "one task"]),
+        ({**WATCH, "data.channels": "ax,bx"}, ["data.channels = 'ax,bx'", "'watch'", "ax, ay, az, wx, wy, wz"]),
+        ({**WATCH, "data.channels": "ax,ax"}, ["data.channels = 'ax,ax'", "different ones"]),
+        ({**WATCH, "data.window": 50}, ["model.series-patch = 4", "data.window = 50"]),
+        ({**WATCH, "data.max-tokens": 30}, ["data.max-tokens = 30", "'watch'", "series alone"]),
+        ({**WATCH, "data.modalities": "image"}, ["data.modalities = 'image'", "series alone", "'both'"]),
+        ({**WATCH, "data.tasks-per-client": 3}, ["= 3", "7 classes", "one of 1"]),
+        ({**WATCH, "model.embedding-dir": "/bert"}, ["model.embedding-dir = '/bert'", "series alone"]),
+        ({**WATCH, "model.name": "resnet18"}, ["'resnet18' takes images", "'watch'", "wrn-16-1"]),
+        ({**WATCH, "model.name": "wrn-16-1", "strategy.share": "attention"}, ["'attention'", "'wrn-16-1'"]),
+        ({**WATCH, "model.low-rank": "dense", "model.rank": 30}, ["model.rank = 30", "25 patches", "series"]),
+        ({**WATCH, "data.partitioner": "iid"}, ["data.partitioner = 'iid'", "'watch'"]),
+        ({**WATCH, "strategy.name": "backpack", "selection.pairing": "gradient"}, ["'gradient'", "series", "'random'"]),
+        ({"data.series-augment": "cut"}, ["data.series-augment", "removal, noise, shift, mix1, mix2"]),
         ({"model.width": 0.5}, ["model.width = 0.5", "'lenet5' or 'vgg16-bn'", "'linceiver-io'"]),
         ({"model.name": "lenet5", "model.width": 0.0}, ["model.width", "0.0", "greater than 0"]),
         ({"model.name": "vgg16-bn", "strategy.share": "attention"}, ["'attention'", "'vgg16-bn'"]),
@@ -187,6 +217,20 @@ def test_default_config_is_the_default_simulation():
         ({"train.schedule": "one-cycle", "strategy.name": "continual"}, ["'one-cycle'", "streams of tasks", "'steps'"]),
         ({"train.schedule": "one-cycle", "data.tasks-per-client": 3}, ["'one-cycle'", "streams of tasks", "'steps'"]),
         ({"continual.ratios": "0.5,0.3"}, ["continual.ratios", "ascending"]),
+        ({"packing.losses": "kd,amdd"}, ["packing.losses", "'amdd'", "edu-attention"]),
+        ({"packing.losses": "kd,kd:2"}, ["packing.losses", "'kd' is there twice"]),
+        ({"packing.losses": "kd:-1"}, ["packing.losses", "'-1'", "above 0"]),
+        ({"packing.losses": "kd:nan"}, ["packing.losses", "'nan'"]),
+        ({"packing.losses": ""}, ["packing.losses", "''", "kd, cosine"]),
+        ({"packing.how": "mean"}, ["packing.how", "distil, ensemble, average", "block-union"]),
+        ({"packing.data": "both"}, ["packing.data = 'both'", "packing.consent", "'child'"]),
+        ({"packing.consent": "3;4"}, ["packing.consent", "'0,3,6'"]),
+        ({"packing.data": "parent", "packing.consent": "3", "packing.distil-on": "labelled"}, ["'labelled'", "'parent'"]),
+        ({"packing.weights": "ca-mkd", "packing.distil-on": "unlabelled"}, ["'ca-mkd'", "'unlabelled'", "'ebkd'"]),
+        ({"packing.weights": "ca-mkd", "packing.data": "parent", "packing.consent": "all"}, ["'ca-mkd'", "'parent'"]),
+        ({"packing.stop-epoch": 20}, ["packing.stop-epoch = 20", "packing.epochs = 20"]),
+        ({"packing.losses": "amd", "packing.disjoint": "teacher-head"}, ["'teacher-head'", "'amd'"]),
+        ({"packing.temperature": 0.0}, ["packing.temperature", "greater than 0"]),
         ({"train.learning-rate": float("nan")}, ["train.learning-rate", "nan"]),
     ],
 )
@@ -263,6 +307,18 @@ def test_runs_root_order(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKPACK_RUNS", str(tmp_path / "env"))
     assert config.runs_root(RunConfig()) == tmp_path / "env"
     assert config.runs_root(parse({"run.output-dir": str(tmp_path / "set")})) == tmp_path / "set"
+
+
+def test_losses_have_their_own_weight_or_the_default():
+    assert (
+        weighted_losses("kd, amd:2.5") == {"kd": 1.0, "amd": 2.5} == parse({"packing.losses": "kd, amd:2.5"}).packing.weighted
+    )
+    assert all(weighted_losses(name) == {name: weight} for name, weight in DISTILL_WEIGHTS.items())
+
+
+@pytest.mark.parametrize(("consent", "who"), [("", []), ("3, 1", [1, 3]), ("all", [0, 1, 2, 3]), ("13", [])])
+def test_donors_consent_by_name(consent, who):
+    assert [donor for donor in range(4) if parse({"packing.consent": consent}).packing.consents(donor)] == who
 
 
 def test_spaces_between_names_are_no_part_of_them_and_other_strategies_pick_nothing():

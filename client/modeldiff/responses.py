@@ -23,17 +23,26 @@ FIRST_WORD = 5
 LONGEST = 12
 
 
-def common_probes(modality: str, *, side: int = 32, vocab_size: int = 0, max_tokens: int = 0, seed: int = 0) -> Probes:
+def common_probes(
+    modality: str,
+    *,
+    side: int = 32,
+    vocab_size: int = 0,
+    max_tokens: int = 0,
+    shape: tuple[int, int] = (0, 0),
+    seed: int = 0,
+) -> Probes:
     """Return inputs that are the same for all clients of a modality, and pairs of them.
 
-    Images are uniform noise. Texts have 3 to 12 words, each as probable as any other of the vocabulary. Words by a law of Zipf
-    and smooth random fields were no better.
+    Images are uniform noise, and series, which are z-scored, Gaussian noise. Texts have 3 to 12 words, each as probable as any
+    other of the vocabulary. Words by a law of Zipf and smooth random fields were no better.
 
     Args:
-        modality: ``image`` or ``text``.
+        modality: ``image``, ``text`` or ``series``.
         side: of the images in pixels.
         vocab_size: token ids, padding included; text only.
         max_tokens: longest text; text only.
+        shape: channels and samples of a window; series only.
         seed: the same for all clients.
 
     Raises:
@@ -42,6 +51,8 @@ def common_probes(modality: str, *, side: int = 32, vocab_size: int = 0, max_tok
     generator = torch.Generator().manual_seed(seed)
     if modality == "image":
         inputs = torch.rand(PROBES, 3, side, side, generator=generator)
+    elif modality == "series" and min(shape) > 0:
+        inputs = torch.randn(PROBES, *shape, generator=generator)
     elif modality == "text" and vocab_size > FIRST_WORD and max_tokens >= 3:
         words = torch.randint(FIRST_WORD, vocab_size, (PROBES, max_tokens), generator=generator)
         lengths = torch.randint(3, min(LONGEST, max_tokens) + 1, (PROBES, 1), generator=generator)

@@ -8,6 +8,7 @@ from client import training
 from client.learner import moments, restore_moments
 from config import Data, Train
 from data_partition.client_data import Split
+from data_partition.series_augment import change
 from tests.models.helpers import batch, tiny
 
 
@@ -113,6 +114,20 @@ def test_images_are_shifted_as_the_run_says():
     black = changed(shift=2, shift_border="zero") == 0
     assert black.any(dim=0).any(dim=0).sum() == 8 * 8 - 4 * 4
     assert changed(augment=False, shift_border="zero") is images
+
+
+def test_series_are_changed_as_the_run_says():
+    windows = torch.randn(40, 2, 20)
+
+    def changed(**fields):
+        settings = Data(dataset="watch", grouping="subjects", **fields)
+        how = training.Recipe(Train(), settings, "series", None)
+        return training.augmented(windows, how, torch.Generator().manual_seed(0))
+
+    assert (changed(series_augment="removal") == 0).any()
+    assert not (changed(series_augment="shift") == 0).any()
+    assert torch.equal(changed(), change(windows, "mix1", torch.Generator().manual_seed(0)))
+    assert changed(augment=False) is windows
 
 
 def test_an_epoch_visits_every_example_once():

@@ -1,9 +1,10 @@
-"""LeNet-5 and VGG16: sizes by hand, groups, initial weights, gradients, trace, learning, refusals."""
+"""LeNet-5, VGG16 and ResNet-18: sizes by hand, groups, initial weights, gradients, trace, learning, refusals."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from models.groups import Group, get_tensors, group_names, named_tensors, set_te
 from models.size import count, count_macs
 
 EVERY_NAME = pytest.mark.parametrize("name", IMAGE_MODELS)
-TINY = {"lenet5": 1.0, "vgg16-bn": 1 / 64}
-"""Widths at which a test is quick: VGG with 8 to 64 maps and 512 hidden features."""
+TINY = {"lenet5": 1.0, "vgg16-bn": 1 / 64, "resnet18": 1 / 64}
+"""Widths at which a test is quick: VGG and ResNet-18 with 8 to 64 maps, VGG with 512 hidden features."""
 
 
 def tiny(name: str, num_classes: int = 5, seed: int = 0, **settings: object) -> nn.Module:
@@ -54,6 +55,20 @@ def test_sizes_of_lenet() -> None:
     assert count_macs(model.eval(), batch(2)) == 2 * macs
 
 
+def test_sizes_of_resnet() -> None:
+    """The usual form for CIFAR has 11,173,962 parameters with 10 classes."""
+    model = build_model(Model(name="resnet18"), "image", 10, seed=0)
+    maps = (64, 128, 256, 512)
+    inside = sum(9 * size * size * (3 if size > 64 else 4) for size in maps)
+    between = sum(9 * before * after + before * after for before, after in itertools.pairwise(maps))
+    assert weights(model, Group.BACKBONE) == 9 * 3 * 64 + inside + between
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+    at = {64: 32 * 32, 128: 16 * 16, 256: 8 * 8, 512: 4 * 4}
+    macs = sum(at[size] * 9 * size * size * (3 if size > 64 else 4) for size in maps) + 32 * 32 * 27 * 64 + 512 * 10
+    macs += sum(at[after] * 10 * before * after for before, after in itertools.pairwise(maps))
+    assert count_macs(model.eval(), batch(1)) == macs
+
+
 def test_sizes_of_vgg() -> None:
     model = build_model(Model(name="vgg16-bn"), "image", 5, seed=0)
     maps = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
@@ -70,7 +85,7 @@ def test_sizes_of_vgg() -> None:
 def test_width_multiplies_parameters(name: str) -> None:
     small, large = (weights(tiny(name, width=width), Group.BACKBONE) for width in (0.25, 1.0))
     assert 0.2 < small / large < 0.3
-    stages = {"lenet5": (3, 8, 60, 42), "vgg16-bn": (32, 64, 128, 256, 256, 2048, 2048)}[name]
+    stages = {"lenet5": (3, 8, 60, 42), "vgg16-bn": (32, 64, 128, 256, 256, 2048, 2048), "resnet18": (32, 64, 128, 256)}[name]
     trace = tiny(name, width=0.25).eval().trace(batch(1))
     assert [latents.shape[2] for latents in trace.latents] == list(stages)
 
@@ -122,8 +137,12 @@ def test_trace(name: str) -> None:
     shapes = {
         "lenet5": [(14 * 14, 6), (5 * 5, 16), (1, 120), (1, 84)],
         "vgg16-bn": [(256, 8), (64, 16), (16, 32), (4, 64), (1, 64), (1, 512), (1, 512)],
+        "resnet18": [(1024, 8), (256, 16), (64, 32), (16, 64)],
     }[name]
     assert [latents.shape for latents in trace.latents] == [(4, *shape) for shape in shapes]
+    assert [math.prod(grid) for grid in trace.grids] == [rows for rows, _ in shapes]
+    assert trace.grids[0] == {"lenet5": (14, 14), "vgg16-bn": (16, 16), "resnet18": (32, 32)}[name]
+    assert (trace.grids[-1] == ()) == (name != "resnet18")  # features are no map
     assert torch.equal(trace.logits, model(inputs))
     torch.testing.assert_close(trace.logits, model.head.classifier(trace.queries.mean(dim=1)))
     stage = model.backbone(model.adapter(inputs, torch.float32))[0]
@@ -164,7 +183,7 @@ def test_dropout_is_that_of_vgg_alone() -> None:
             if isinstance(norm, nn.BatchNorm2d):
                 norm.eval()
         changed[name] = not torch.equal(model(inputs), model(inputs))
-    assert changed == {"lenet5": False, "vgg16-bn": True}
+    assert changed == {"lenet5": False, "vgg16-bn": True, "resnet18": False}
 
 
 @EVERY_NAME

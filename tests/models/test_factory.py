@@ -83,6 +83,8 @@ def test_global_random_state_is_left_alone() -> None:
         ("sound", {}, "'sound' is unknown"),
         ("image", {"image_size": 30}, "does not divide the image side of 30"),
         ("text", {"vocab_size": 10}, "found 10 and 0"),
+        ("series", {"window": 50, "channels": 6}, "model.series-patch = 4 divides: found 6 channels and a window of 50"),
+        ("series", {"window": 48}, "found 0 channels"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(modality: str, sizes: dict[str, int], message: str) -> None:

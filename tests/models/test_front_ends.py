@@ -1,4 +1,4 @@
-"""Position codes of texts."""
+"""Position codes of texts, and patches of series."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.front_ends import TextFrontEnd, sinusoidal_code
+from models.front_ends import SeriesFrontEnd, TextFrontEnd, fourier_code, sinusoidal_code
 from tests.models.helpers import tiny
 
 CPU = torch.device("cpu")
@@ -59,3 +59,25 @@ def test_the_position_does_not_change_other_initial_weights() -> None:
     assert torch.equal(
         learned.get_parameter("adapter.front.embed.weight"), sinusoidal.get_parameter("adapter.front.embed.weight")
     )
+
+
+def test_a_patch_of_a_series_is_its_samples_and_its_place() -> None:
+    """Token n is W (samples 2n and 2n + 1 of each channel, channel by channel, then the code of place n) + b."""
+    front = SeriesFrontEnd(5, channels=3, patch_size=2, fourier_bands=2)
+    series = torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0))
+    tokens, mask, grid = front(series)
+    assert tokens.shape == (4, 4, 5)
+    assert (mask, grid) == (None, (4,))
+    code = fourier_code((4,), 2, torch.float32, CPU)
+    for place in range(4):
+        samples = torch.tensor([float(series[1, channel, 2 * place + i]) for channel in range(3) for i in range(2)])
+        expected = front.embed.weight @ torch.cat([samples, code[place]]) + front.embed.bias
+        torch.testing.assert_close(tokens[1, place], expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"), [((2, 4, 8), "4 channels and 8 samples"), ((2, 3, 9), "3 channels and 9 samples")]
+)
+def test_other_series_are_refused(shape: tuple[int, ...], found: str) -> None:
+    with pytest.raises(ValueError, match=rf"{found}: expected 3 channels, .* patches of 2.*data\.window"):
+        SeriesFrontEnd(5, channels=3, patch_size=2)(torch.zeros(shape))

@@ -53,6 +53,10 @@ def test_loss_falls_on_a_toy_problem(modality: str, low_rank: str) -> None:
         inputs = 0.3 * torch.rand(20, 3, 16, 16)
         for i, label in enumerate(labels):
             inputs[i, :, 3 * label : 3 * label + 3] += 0.6
+    elif modality == "series":  # the class is the stretch of time that is high
+        inputs = torch.randn(20, 6, 48)
+        for i, label in enumerate(labels):
+            inputs[i, :, 8 * label : 8 * label + 8] += 2
     else:  # the class is one word among others
         inputs = torch.randint(10, 30, (20, 6))
         inputs[:, 2] = labels + 1

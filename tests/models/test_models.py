@@ -21,13 +21,17 @@ EVERY_NAME = pytest.mark.parametrize("name", TOKEN_MODELS)
 
 
 def toy(modality: str) -> tuple[Tensor, Tensor]:
-    """Twenty inputs of five classes that differ in one row of patches or one word."""
+    """Twenty inputs of five classes that differ in one row of patches, one word, or one stretch of time."""
     torch.manual_seed(0)
     labels = torch.arange(20) % 5
     if modality == "image":
         inputs = 0.3 * torch.rand(20, 3, 16, 16)
         for i, label in enumerate(labels):
             inputs[i, :, 3 * label : 3 * label + 3] += 0.6
+    elif modality == "series":
+        inputs = torch.randn(20, 6, 48)
+        for i, label in enumerate(labels):
+            inputs[i, :, 8 * label : 8 * label + 8] += 2
     else:
         inputs = torch.randint(10, 30, (20, 6))
         inputs[:, 2] = labels + 1
@@ -92,7 +96,7 @@ def test_trace(name: str, modality: str) -> None:
     model, inputs = tiny(modality, name=name, layers=3).eval(), batch(modality)
     trace = model.trace(inputs)
     assert isinstance(trace, Trace)
-    rows = {"image": 16, "text": 10}[modality] if name == "beit3" else 8
+    rows = {"image": 16, "text": 10, "series": 12}[modality] if name == "beit3" else 8
     stages = 3 if name == "perceiver" else 4
     assert [latents.shape for latents in trace.latents] == [(4, rows, 64)] * stages
     assert trace.queries.shape == (4, 1, 64)

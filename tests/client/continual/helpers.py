@@ -19,7 +19,7 @@ from data_partition.client_data import Split
 from models.convnet import SIDE, ConvNet
 from tests.models.helpers import batch, tiny
 
-WIDTHS = {"lenet5": 1.0, "vgg16-bn": 1 / 64}
+WIDTHS = {"lenet5": 1.0, "vgg16-bn": 1 / 64, "resnet18": 1 / 64, "wrn-16-1": 1 / 4}
 TOKEN_CASES = [(name, modality) for name in ("linceiver-io", "perceiver-io", "beit3") for modality in ("image", "text")]
 CASES = [*TOKEN_CASES, *((name, "image") for name in WIDTHS)]
 OPTIMIZERS = {

@@ -12,10 +12,10 @@ from client.modeldiff.responses import common_probes, response_sketch
 from strategies.selection.sketches import similarity
 from tests.client.modeldiff.helpers import CPU, model_of
 
-SIZES = {"side": 16, "vocab_size": 30, "max_tokens": 10}
+SIZES = {"side": 16, "vocab_size": 30, "max_tokens": 10, "shape": (6, 40)}
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize("modality", ["image", "text", "series"])
 def test_probes_depend_on_the_seed_alone(modality: str) -> None:
     first, again, other = (common_probes(modality, seed=seed, **SIZES) for seed in (0, 0, 1))
     assert torch.equal(first.inputs, again.inputs)
@@ -27,7 +27,7 @@ def test_probes_depend_on_the_seed_alone(modality: str) -> None:
         assert ((first.inputs == 0).int().diff(dim=1) >= 0).all()  # padding is on the right
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize("modality", ["image", "text", "series"])
 def test_sketch_tells_models_apart_and_fits_two_kilobytes(modality: str) -> None:
     model, other = model_of(modality), model_of(modality, seed=1)
     probes = common_probes(modality, **SIZES)
