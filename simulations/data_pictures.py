@@ -7,7 +7,9 @@ and a table of coloured cells need nothing of it.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -130,11 +132,10 @@ def label_plot(
 
 def shorten(text: str, width: int) -> str:
     """Cut a text to a width in pixels."""
-    if _width(text) <= width:
+    if len(text) <= width and _width(text) <= width:  # a character takes a pixel at least
         return text
-    while text and _width(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
+    fits = bisect_right(range(1, min(len(text), width) + 1), width, key=lambda length: _width(f"{text[:length]}…"))
+    return f"{text[:fits].rstrip()}…"
 
 
 def wrap(text: str, width: int, lines: int) -> list[str]:
@@ -195,6 +196,7 @@ def _width(text: str) -> int:
     return math.ceil(_font().getlength(text))
 
 
+@cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return the font that is part of Pillow: it draws Latin letters, and a box for any other."""
     return ImageFont.load_default(11)
