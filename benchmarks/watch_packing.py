@@ -7,8 +7,8 @@
 
 Three clients of the smart-watch data, who have the subjects 1 and 2, 3 and 4, 5 and 6, train a teacher each, WRN-16-1 from one
 common start, on all their windows. A fourth, who has the subjects 7 and 8, has labels for a tenth of its windows. Its student,
-the same network from the same start, learns by cross-entropy on these, and by distillation on all. It is tested on the subjects
-9 and 10, whom nobody has met. Every student has the same number of steps and the same labelled batches.
+the same network from the same start, learns by cross-entropy on these, and by distillation on all. It is tested on the
+subjects 9 and 10, whom nobody has met. Every student has the same number of steps and the same labelled batches.
 
     scratch      labels alone                        all labels   the labels of the other windows too
     self         what scratch became is the teacher  1:1          one teacher; the mean over the three of them
@@ -192,7 +192,9 @@ def main(
     if output is not None:
         output.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     found = gain(scores, "1:1"), gain(scores, "best of 1:1")
-    console.print(f"1:3 is {found[0]:+.2f} points above 1:1, and {found[1]:+.2f} above the best of 1:1; limit {LIMIT:+.1f} each")
+    console.print(
+        f"1:3 is {found[0]:+.2f} points above 1:1, and {found[1]:+.2f} above the best of 1:1; limit {LIMIT:+.1f} each"
+    )
     if check and min(found) < LIMIT:
         raise typer.Exit(1)
 

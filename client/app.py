@@ -24,6 +24,7 @@ from strategies.protocol import (
     MANIFEST,
     METRICS,
     SCORERS,
+    TEACHER,
     ClientInfo,
     Instruction,
     Manifest,
@@ -170,6 +171,56 @@ def train_round(message: Message, context: Context) -> Message:
     return _reply(message, metrics, tensors, facts, adaptive)
 
 
+@app.train("teacher")
+def train_teacher(message: Message, context: Context) -> Message:
+    """Train a teacher."""
+    from client.distilling import learn_teacher
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    return _reply(message, learn_teacher(config, instruction, state_folder(config, context, instruction)), {})
+
+
+@app.query("teacher")
+def tell_teacher(message: Message, context: Context) -> Message:
+    """Give the client's teacher, or its manifest alone."""
+    from client.distilling import publish
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    manifest, arrays = publish(config, instruction, state_folder(config, context, instruction))
+    reply = _reply(message, {"partition-id": manifest.partition_id, "num-examples": manifest.num_train}, arrays)
+    reply.content[MANIFEST] = ConfigRecord({"json": manifest.to_json()})
+    return reply
+
+
+@app.query("keep")
+def keep(message: Message, context: Context) -> Message:
+    """Keep a teacher for a student; one that does not fit is named, with the reason."""
+    from client.distilling import keep as keep_teacher
+    from client.scoring import DonorError
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    folder = state_folder(config, context, instruction)
+    try:
+        return _reply(message, keep_teacher(config, instruction, folder, *_donors(message)), {})
+    except DonorError as error:
+        return _refusal(message, instruction, error)
+
+
+@app.train("student")
+def train_student(message: Message, context: Context) -> Message:
+    """Train a student by the teachers that are kept here, or by none."""
+    from client.distilling import learn_student
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    folder = state_folder(config, context, instruction)
+    metrics, facts = learn_student(config, instruction, folder, _donors(message)[0])
+    return _reply(message, metrics, {}, facts)
+
+
 @app.query("backbone")
 def backbone(message: Message, context: Context) -> Message:
     """Give the backbone of the client's latest task, if it still is what was learned."""
@@ -238,6 +289,7 @@ def evaluate(message: Message, context: Context) -> Message:
     from client import learner as work
 
     config, instruction, shared = _read(message, context)
+    config = config.of_teachers if instruction.method == TEACHER else config
     learner = _learner(config, context, instruction, shared, instruction.round + 1)
     return _reply(message, work.evaluate(learner), {})
 

@@ -17,7 +17,16 @@ class Strategy(Section):
     """Who is asked what, and what is done with the answers."""
 
     name: Literal[
-        "shared-fedavg", "clustered-fedavg", "full-fedavg", "local", "joint", "late-joiner", "continual", "fedweit", "backpack"
+        "shared-fedavg",
+        "clustered-fedavg",
+        "full-fedavg",
+        "local",
+        "joint",
+        "late-joiner",
+        "continual",
+        "fedweit",
+        "backpack",
+        "distil",
     ] = "shared-fedavg"
     share: Literal["backbone", "attention", "backbone+adapter", "backbone+adapter+head"] = Field(
         "backbone", description="parameter groups that may leave a client"

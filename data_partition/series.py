@@ -144,9 +144,7 @@ class _Cutter:
         self.channels = [CHANNELS[data.series].index(name) for name in data.channel_names]
         self.mean, self.deviation = moments(one.values[:, self.channels] for one in whole.train)
 
-    def __call__(
-        self, recordings: Sequence[Recording], step: int, what: str
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def __call__(self, recordings: Sequence[Recording], step: int, what: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return windows and labels of recordings.
 
         Raises:

@@ -12,6 +12,10 @@ message            to         carries                             answer
 ``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
 ``query.sketch``   every      instruction                         2 KB on its model
 ``query.score``    targets    instruction, donors' arrays         scores of each donor
+``train.teacher``  every      instruction                         metrics
+``query.teacher``  a donor    instruction                         its teacher's arrays or none, manifest
+``query.keep``     targets    instruction, a donor's teacher      that it is kept, or why it is refused
+``train.student``  every      instruction, manifests of teachers  metrics and facts
 ``query.compare``  a joiner   instruction, models to start from   scores of each model
 ``evaluate.tasks`` every      instruction                         metrics of each task learned so far
 =================  =========  ==================================  =====================================
@@ -43,6 +47,10 @@ BACKBONE = "query.backbone"
 SKETCH = "query.sketch"
 SCORE = "query.score"
 COMPARE = "query.compare"
+TRAIN_TEACHER = "train.teacher"
+TELL_TEACHER = "query.teacher"
+KEEP = "query.keep"
+TRAIN_STUDENT = "train.student"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
 
@@ -65,6 +73,9 @@ MASK = "mask/"
 SCRATCH = "scratch"
 # The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
 FEDWEIT = "fedweit"
+
+# Arms of strategy distil, besides SCRATCH. Evaluated with the method TEACHER, a client is its teacher.
+TEACHER, STUDENT = "teacher", "student"
 
 # A client with adaptive k says with the metric COLUMNS which columns of MIXING_MATRIX it kept.
 COLUMNS = "columns"
@@ -96,7 +107,7 @@ class Instruction:
         split: ``val`` or ``test``, for ``evaluate``.
         partition_ids: all clients of a joint training, comma-separated.
         task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
-        method: how to learn it: ``scratch``, or empty for ``continual.method``.
+        method: how to learn it: ``scratch``, or empty for ``continual.method``; of strategy distil, the arm.
         goal: validation that the task should reach, for cpg.
         later: tasks to keep weights for, besides those of the stream.
         repeat: number of a repetition with other random numbers, from 0.

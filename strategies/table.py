@@ -10,6 +10,7 @@ from strategies import (
     backpack,
     clustered_fedavg,
     continual,
+    distil,
     fedweit,
     full_fedavg,
     joint,
@@ -29,6 +30,7 @@ STRATEGIES: dict[str, Callable[[Job], None]] = {
     "joint": joint.run,
     "late-joiner": late_joiner.run,
     "backpack": backpack.run,
+    "distil": distil.run,
 }
 """Strategies for one task a client."""
 
@@ -41,7 +43,7 @@ STREAMS: dict[str, Callable[[Job], None]] = {
 """Strategies that lead clients through a stream of tasks; the others would train the first task and leave the rest out."""
 
 # Strategies that are a control themselves, or carry their own.
-WITHOUT_CONTROL = ("local", "late-joiner", "continual", "fedweit", "backpack")
+WITHOUT_CONTROL = ("local", "late-joiner", "continual", "fedweit", "backpack", "distil")
 
 
 def check_tasks(config: RunConfig) -> None:
