@@ -1,4 +1,4 @@
-"""Teachers and students through the whole app: what travels, who learns by whom, refusals, resuming, and the shipped configs."""
+"""Teachers and students through the whole app: what travels, who learns by whom, refusals, resuming, shipped configs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_partition import watch as watch_data
 from models.storage import load_record
 from simulations import inprocess
 from strategies import distil
-from strategies.protocol import CONFIG, DONORS, Manifest, RunError, digest, from_arrays
+from strategies.protocol import CONFIG, DONORS, Instruction, Manifest, RunError, digest, from_arrays
 from tests.data_partition.series_trees import trust_watch, write_watch
 from tests.data_partition.trees import write_cifar10
 from tests.simulations.helpers import facts, watch
@@ -245,19 +245,24 @@ def test_killed_in_the_teachers_arm_it_ends_the_same(finished, tmp_path, monkeyp
 
 
 def test_the_best_validation_is_kept_where_it_is_not_the_last(tmp_path):
-    """With a rate far too high the epochs differ; both checkpoints train on the same batches."""
-    found = {}
-    for checkpoint in ("best-validation", "last"):
-        flat = {"packing.checkpoint": checkpoint, "distil.teacher-epochs": 4, "train.learning-rate": 0.2}
-        folder = walk(tmp_path / checkpoint, **flat, **{"distil.sources": "own", "strategy.control": False})
-        events = facts(folder)
-        found[checkpoint] = {e["client"]: e["validation"] for e in of(events, "train", arm="teacher")}
-        path = folder / "clients" / "000" / "teacher" / "round-0001"
-        assert load_record(path)[1]["validation"] == found[checkpoint][0]
-        assert not of(events, "train", arm="scratch")
-    best, last = found["best-validation"], found["last"]
-    assert all(best[client] >= last[client] for client in last)
-    assert best != last
+    """At a constant rate, the best of four epochs is the last of fewer."""
+    flat = {**SMALL, "train.batch-size": 16, "train.learning-rate": 0.03, "train.schedule": "constant"}
+
+    def learned(checkpoint: str, epochs: int) -> tuple[dict, str]:
+        told = Instruction(0, "run", "token", "teacher", "", epochs=epochs, train_fraction=1.0)
+        folder = tmp_path / f"{checkpoint}-{epochs}"
+        found = distilling.learn_teacher(parse({**flat, "packing.checkpoint": checkpoint}), told, folder)
+        arrays, kept = load_record(folder / "round-0001")
+        assert kept["validation"] == found["validation"]
+        return found, digest(arrays)
+
+    best, kept = learned("best-validation", 4)
+    lasts = [learned("last", epochs) for epochs in (1, 2, 3, 4)]
+    first = max(range(4), key=lambda place: lasts[place][0]["validation"])
+    assert first < 3
+    assert kept == lasts[first][1] != lasts[3][1]
+    assert best["validation"] == lasts[first][0]["validation"] > lasts[3][0]["validation"]
+    assert best["steps"] == lasts[3][0]["steps"]
 
 
 @pytest.mark.parametrize("name", ["kd", "eskd", "amd", "multiteacher"])
