@@ -27,7 +27,7 @@ from client.packing.data import PackData, data_faults
 from client.packing.needs import PackingError
 from client.packing.packer import pack
 from client.packing.plan import make_plan
-from client.packing.teachers import Teacher, train_teacher
+from client.packing.teachers import BATCH, Teacher, ask_all, train_teacher
 from client.scoring import DonorError
 from client.seeding import seed_for
 from client.state import load_newest, save_state
@@ -96,7 +96,7 @@ def keep(
         sent: its arrays by hash; without them it is here already.
 
     Raises:
-        DonorError: it is not what its manifest says, or would teach noise, with the reason.
+        DonorError: it is not what its manifest says, would teach noise, or answers what is not finite, with the reason.
         PackingError: nothing could be learned from any teacher.
     """
     (manifest,) = manifests
@@ -110,7 +110,8 @@ def keep(
     try:
         teacher = _teacher(config, told, folder, manifest, arrays)
         make_plan(student, [teacher], wanted, asked, 0, device)
-    except ValueError as error:
+        ask_all(teacher.model.to(device), wanted.task.train.inputs[:BATCH], (), device, config.train.precision)
+    except (ValueError, FloatingPointError) as error:  # finite weights may answer what is not
         raise DonorError(manifest.partition_id, error) from None
     if arrays is not None:
         save_record(folder.parent / DONORS / manifest.sha256, arrays, {"manifest": manifest.to_json()})

@@ -89,6 +89,8 @@ def wanted_clients(config: RunConfig) -> list[int]:
     """
     from data_partition.subgroups import subgroups
 
+    if config.strategy.name == "distil":
+        wanted_clients(config.of_teachers)
     modality = {group.partition_id: group.modality for group in subgroups(config.data)}
     known = list(modality)
     everyone = config.data.clients == "all"

@@ -49,7 +49,16 @@ def call(words: list[str], cwd: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/results.md", "docs/lab.md", "docs/linceiver.md", "docs/continual.md"]
+    "name",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/results.md",
+        "docs/lab.md",
+        "docs/linceiver.md",
+        "docs/continual.md",
+        "docs/wearable.md",
+    ],
 )
 def test_named_files_exist(name):
     text = (PROJECT_ROOT / name).read_text(encoding="utf-8")

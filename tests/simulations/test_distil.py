@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from client import distilling
+from client.scoring import DonorError
 from config import parse, read_toml
 from data_partition import watch as watch_data
 from models.storage import load_record
+from server.app import wanted_clients
 from simulations import inprocess
 from strategies import distil
 from strategies.protocol import CONFIG, DONORS, Instruction, Manifest, RunError, digest, from_arrays
@@ -218,6 +220,31 @@ def test_what_would_teach_noise_is_refused_before_training_and_nobody_left_is_an
     assert "compares how positions differ" in of(facts(tmp_path / "run"), "refused")[0]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "shape", "reason"),
+    [(1e30, None, "are NaN or infinite"), (1.0, (3,), r"has shape \(3,\), expected"), (1.0, None, "")],
+)
+def test_a_target_asks_a_teacher_before_it_keeps_it(finished, scale, shape, reason):
+    folder, _ = finished
+    told = Instruction(0, "run", json.loads((folder / "manifest.json").read_text())["token"], "student", "")
+    config, own = parse(SMALL), folder / "clients" / "000" / "student"
+    kept = next(path for path in sorted((own.parent / DONORS).glob("*.safetensors")))
+    arrays, said = load_record(kept.with_suffix(""))
+    name = "head.classifier.weight"
+    arrays = {**arrays, name: (arrays[name] * np.float32(scale)).astype(np.float32)}
+    if shape:
+        arrays[name] = np.zeros(shape, np.float32)
+    changed = {n: value * np.float32(scale) if n.endswith("conv1.weight") else value for n, value in arrays.items()}
+    manifest = dataclasses.replace(Manifest.from_json(said["manifest"]), sha256=digest(changed))
+    if not reason:
+        assert distilling.keep(config, told, own, [manifest], {manifest.sha256: changed})["num-examples"] > 0
+        return
+    with pytest.raises(DonorError, match=reason) as refused:
+        distilling.keep(config, told, own, [manifest], {manifest.sha256: changed})
+    assert refused.value.partition_id == manifest.partition_id
+    assert not (own.parent / DONORS / f"{manifest.sha256}.json").exists()
+
+
 @pytest.mark.parametrize("fatal", [2, 5])
 def test_killed_in_any_arm_it_ends_the_same(finished, fatal, tmp_path, monkeypatch):
     """Of the calls 1 to 3 are of the arm scratch, 4 to 6 of students; teachers are not trained again."""
@@ -311,3 +338,10 @@ def test_the_constants_of_amd_are_those_of_the_paper():
 def walk_as_shipped(root: Path, flat: dict, small: dict) -> Path:
     inprocess.run(parse({**flat, **small, "run.output-dir": str(root), "run.name": "run"}))
     return root / "run"
+
+
+def test_a_teacher_for_images_is_not_for_texts():
+    config = parse({"strategy.name": "distil", "distil.teacher": "lenet5", "data.clients": "0,6"})
+    with pytest.raises(RunError, match=r"'lenet5' takes images, and the clients \[6\] have texts"):
+        wanted_clients(config)
+    assert wanted_clients(parse({"strategy.name": "distil", "distil.teacher": "lenet5", "data.clients": "0,1"})) == [0, 1]
