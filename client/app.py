@@ -25,6 +25,7 @@ from strategies.protocol import (
     MANIFEST,
     METRICS,
     SCORERS,
+    TEACHER,
     ClientInfo,
     Instruction,
     Manifest,
@@ -175,6 +176,56 @@ def train_round(message: Message, context: Context) -> Message:
     return _reply(message, metrics, tensors, facts, adaptive)
 
 
+@app.train("teacher")
+def train_teacher(message: Message, context: Context) -> Message:
+    """Train a teacher."""
+    from client.distilling import learn_teacher
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    return _reply(message, learn_teacher(config, instruction, state_folder(config, context, instruction)), {})
+
+
+@app.query("teacher")
+def tell_teacher(message: Message, context: Context) -> Message:
+    """Give the client's teacher, or its manifest alone."""
+    from client.distilling import publish
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    manifest, arrays = publish(config, instruction, state_folder(config, context, instruction))
+    reply = _reply(message, {"partition-id": manifest.partition_id, "num-examples": manifest.num_train}, arrays)
+    reply.content[MANIFEST] = ConfigRecord({"json": manifest.to_json()})
+    return reply
+
+
+@app.query("keep")
+def keep(message: Message, context: Context) -> Message:
+    """Keep a teacher for a student; one that does not fit is named, with the reason."""
+    from client.distilling import keep as keep_teacher
+    from client.scoring import DonorError
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    folder = state_folder(config, context, instruction)
+    try:
+        return _reply(message, keep_teacher(config, instruction, folder, *_donors(message)), {})
+    except DonorError as error:
+        return _refusal(message, instruction, error)
+
+
+@app.train("student")
+def train_student(message: Message, context: Context) -> Message:
+    """Train a student by the teachers that are kept here, or by none."""
+    from client.distilling import learn_student
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    folder = state_folder(config, context, instruction)
+    metrics, facts = learn_student(config, instruction, folder, _donors(message)[0])
+    return _reply(message, metrics, {}, facts)
+
+
 @app.query("backbone")
 def backbone(message: Message, context: Context) -> Message:
     """Give the backbone of the client's latest task, if it still is what was learned."""
@@ -226,8 +277,8 @@ def compare(message: Message, context: Context) -> Message:
     return _reply(message, score_models(config, instruction, folder, *_donors(message), names), {})
 
 
-@app.train("teacher")
-def train_teacher(message: Message, context: Context) -> Message:
+@app.train("clip")
+def train_clip(message: Message, context: Context) -> Message:
     """Train the teacher of ComKD-CLIP; it stays here until it is asked for."""
     from client import comkd_teacher
     from client.state import state_folder
@@ -236,8 +287,8 @@ def train_teacher(message: Message, context: Context) -> Message:
     return _reply(message, comkd_teacher.train(config, instruction, state_folder(config, context, instruction)), {})
 
 
-@app.query("teacher")
-def teacher(message: Message, context: Context) -> Message:
+@app.query("clip")
+def tell_clip(message: Message, context: Context) -> Message:
     """Give the card of the teacher and, if the instruction names a share, its image branch and text features."""
     from client.comkd_teacher import publish
     from client.state import state_folder
@@ -250,8 +301,8 @@ def teacher(message: Message, context: Context) -> Message:
     return reply
 
 
-@app.train("student")
-def train_student(message: Message, context: Context) -> Message:
+@app.train("clip_student")
+def train_clip_student(message: Message, context: Context) -> Message:
     """Train a student of ComKD-CLIP on images without labels."""
     from client import comkd
     from client.state import state_folder
@@ -289,6 +340,7 @@ def evaluate(message: Message, context: Context) -> Message:
     from client import learner as work
 
     config, instruction, shared = _read(message, context)
+    config = config.of_teachers if instruction.method == TEACHER else config
     learner = _learner(config, context, instruction, shared, instruction.round + 1)
     return _reply(message, work.evaluate(learner), {})
 

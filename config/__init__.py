@@ -22,6 +22,7 @@ from config.clip import Clip
 from config.continual import Continual
 from config.data import Data, task_fault
 from config.data_sets import CLASSES_PER_CLIENT, DOMAINS_PER_GROUPING, IMAGE_SIDE, LISTED, WITHOUT_TEXTS
+from config.distil import Distil
 from config.flat import flatten, flatten_mapping, parse, parse_override, read_toml, to_toml
 from config.model import CONVOLUTIONAL, IMAGE_MODEL_SIDE, IMAGE_MODELS, WIDE_RESNETS, Model
 from config.packing import DISTILL_WEIGHTS, MERGES, Packing, weighted_losses
@@ -55,6 +56,7 @@ __all__ = [
     "Count",
     "CountOrZero",
     "Data",
+    "Distil",
     "Federation",
     "Fraction",
     "Model",

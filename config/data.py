@@ -95,6 +95,11 @@ class Data(Section):
     train_fraction: PositiveFraction = Field(
         0.25, description="share of the training concepts of its classes, or of what its device was dealt, that a client owns"
     )
+    unlabelled_fraction: Fraction = Field(
+        0.0,
+        description="share of the training rows beyond train-fraction that a client owns without labels; series: of windows, "
+        "and so is train-fraction then",
+    )
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of the non-test concepts kept for validation"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from config.series import SERIES
+
 DOMAINS_PER_GROUPING: Final = {"mixed": 1, "theme": 1, "siblings": 2, "tri": 3}
 """Groupings that divide a class group over several clients; all others have one client, or ``data.devices-per-group``."""
 
@@ -50,6 +52,7 @@ ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "max_bad_fraction": LISTED,
     "partitioner": LISTED,
     "devices_per_group": LISTED,
+    "unlabelled_fraction": SERIES,
     "label_rule": ("coco",),
     "columns": ("hf",),
     "hub_name": ("hf",),

@@ -15,25 +15,26 @@ WIDE_RESNETS = ("wrn-16-1", "wrn-16-3", "wrn-16-8", "wrn-28-1", "wrn-28-3")
 CONVOLUTIONAL = (*IMAGE_MODELS, *WIDE_RESNETS)
 IMAGE_MODEL_SIDE = 32
 """Side in pixels of the images that they take."""
+ModelName = Literal[
+    "linceiver-io",
+    "perceiver-io",
+    "perceiver",
+    "beit3",
+    "lenet5",
+    "vgg16-bn",
+    "resnet18",
+    "wrn-16-1",
+    "wrn-16-3",
+    "wrn-16-8",
+    "wrn-28-1",
+    "wrn-28-3",
+]
 
 
 class Model(Section):
     """One client's model and its sizes. The low-rank projection and adaptive k are those of Linceiver IO alone."""
 
-    name: Literal[
-        "linceiver-io",
-        "perceiver-io",
-        "perceiver",
-        "beit3",
-        "lenet5",
-        "vgg16-bn",
-        "resnet18",
-        "wrn-16-1",
-        "wrn-16-3",
-        "wrn-16-8",
-        "wrn-28-1",
-        "wrn-28-3",
-    ] = "linceiver-io"
+    name: ModelName = "linceiver-io"
     width: Positive = Field(
         1.0,
         description="convolutional networks: parameters in units of the published network; channels grow by the root",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from config.base import Section
 from config.clip import Clip
 from config.continual import Continual
 from config.data import Data
 from config.data_sets import WITHOUT_TEXTS
+from config.distil import Distil
 from config.model import CONVOLUTIONAL, IMAGE_MODEL_SIDE, IMAGE_MODELS, WIDE_RESNETS, Model
 from config.packing import Packing
 from config.run import Federation, Run
@@ -32,6 +33,7 @@ class RunConfig(Section):
     continual: Continual = Continual()
     strategy: Strategy = Strategy()
     selection: Selection = Selection()
+    distil: Distil = Distil()
     packing: Packing = Packing()
     clip: Clip = Clip()
 
@@ -115,6 +117,56 @@ class RunConfig(Section):
                 f"selection.candidate = 'paired' needs the donor's adapter, which strategy.share = '{self.strategy.share}' "
                 "does not send: use 'backbone+adapter'"
             )
+        return self
+
+    @property
+    def of_teachers(self) -> RunConfig:
+        """The settings under which clients train teachers: their model, and whether their inputs are augmented.
+
+        Raises:
+            ValueError: ``distil.teacher`` is no model for these data.
+        """
+        own, fields = self.distil, dict(self)
+        if own.teacher != "same":
+            model = {**self.model.model_dump(), "name": own.teacher, "width": own.teacher_width}
+            fields["model"] = Model.model_validate(model)
+        fields["data"] = self.data.model_copy(update={"augment": self.data.augment and own.augment == "both"})
+        fields["strategy"] = self.strategy.model_copy(update={"name": "local"})
+        return RunConfig(**fields)
+
+    @model_validator(mode="after")
+    def _students_can_be_taught(self) -> RunConfig:
+        if self.strategy.name != "distil":
+            return self
+        if self.distil.teacher == "same" and self.distil.teacher_width != 1.0:
+            raise ValueError(
+                f"distil.teacher-width = {self.distil.teacher_width} is for a model named by distil.teacher, found 'same': "
+                "name it, or use 1.0"
+            )
+        if self.model.adaptive_k != "none":
+            raise ValueError(
+                f"model.adaptive-k = '{self.model.adaptive_k}' is not for strategy.name = 'distil', as a gate does not leave "
+                "its client: use 'none'"
+            )
+        if self.train.schedule == "one-cycle":
+            raise ValueError("train.schedule = 'one-cycle' is for averaging in rounds: strategy 'distil' takes the others")
+        if self.packing.how != "distil":
+            raise ValueError(f"packing.how = '{self.packing.how}' is not for strategy.name = 'distil': use 'distil'")
+        if self.packing.data != "child":
+            raise ValueError(
+                f"packing.data = '{self.packing.data}': under strategy.name = 'distil' models travel, and no inputs: use "
+                "'child'"
+            )
+        if self.packing.weights == "similarity" or "edu-attention" in self.packing.weighted:
+            raise ValueError(
+                f"packing.weights = '{self.packing.weights}' and packing.losses = '{self.packing.losses}': strategy 'distil' "
+                "measures no similarity of clients and sends no prototypes of classes: use other weights, other losses"
+            )
+        try:
+            _ = self.of_teachers
+        except ValidationError as error:
+            told = "; ".join(str(one["msg"]).removeprefix("Value error, ") for one in error.errors())
+            raise ValueError(f"distil.teacher = '{self.distil.teacher}' of teachers: {told}") from None
         return self
 
     @model_validator(mode="after")

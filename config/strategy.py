@@ -27,6 +27,7 @@ class Strategy(Section):
         "fedweit",
         "backpack",
         "comkd",
+        "distil",
     ] = "shared-fedavg"
     share: Literal["backbone", "attention", "backbone+adapter", "backbone+adapter+head"] = Field(
         "backbone", description="parameter groups that may leave a client"

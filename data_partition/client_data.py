@@ -96,5 +96,23 @@ def load_twins(data: Data, subgroup: Subgroup, train_fraction: float | None = No
     return torch.from_numpy(places), _as_tensor(inputs)
 
 
+def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float | None = None) -> Tensor | None:
+    """Return the training inputs that a client owns without labels, as ``Split.inputs``; None: it owns none.
+
+    Args:
+        data: ``data.unlabelled_fraction`` says how many of those that ``train_fraction`` leaves.
+        subgroup: what the client owns.
+        train_fraction: see :func:`load_client`.
+
+    Raises:
+        DataError: as :func:`load_client`.
+    """
+    load = serving(data, subgroup.modality).load_unlabelled
+    if load is None or data.unlabelled_fraction == 0:
+        return None
+    inputs = _as_tensor(load(data, subgroup, data.train_fraction if train_fraction is None else train_fraction))
+    return inputs if len(inputs) else None
+
+
 def _as_tensor(inputs: NDArray[Any] | MappedRows) -> Tensor:
     return MappedImages(inputs) if isinstance(inputs, MappedRows) else torch.from_numpy(inputs)

@@ -32,6 +32,7 @@ class DataSet:
         samples: some training items of a class, to look at; as many as are asked for and there are.
         bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
         load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: there are none.
+        load_unlabelled: inputs that ``data.unlabelled_fraction`` adds; None: it adds none.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
@@ -41,6 +42,7 @@ class DataSet:
     samples: Callable[[Data, str, int], list[Sample]]
     bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
     load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any] | MappedRows]] | None = None
+    load_unlabelled: Callable[[Data, Subgroup, float], NDArray[Any] | MappedRows] | None = None
 
 
 def _check_emojipairs(data: Data) -> None:
@@ -129,6 +131,12 @@ def _load_series(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple
     return series.load_examples(data, subgroup, train_fraction)
 
 
+def _load_series_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> NDArray[Any]:
+    from data_partition import series
+
+    return series.load_unlabelled(data, subgroup, train_fraction)
+
+
 def _series_samples(data: Data, label: str, number: int) -> list[Sample]:
     from data_partition import series
 
@@ -160,7 +168,14 @@ DATASETS: Final = {
         for name in LISTED
     },
     **{
-        name: DataSet(_series_subgroups, _check_series, _load_series, lambda data: (data.series,), _series_samples)
+        name: DataSet(
+            _series_subgroups,
+            _check_series,
+            _load_series,
+            lambda data: (data.series,),
+            _series_samples,
+            load_unlabelled=_load_series_unlabelled,
+        )
         for name in SERIES
     },
 }

@@ -25,7 +25,7 @@ from data_partition.files import DataError
 from data_partition.recordings import Recording, find_reader, open_recordings, windows
 from data_partition.rows import Sample
 from data_partition.splits import Examples, owned_concepts, split_concepts
-from data_partition.subgroups import Subgroup, find_subgroup
+from data_partition.subgroups import Subgroup, find_subgroup, seeded_order
 
 SUBJECT: Final = "subject "
 """How a subject begins in ``Subgroup.domains``."""
@@ -87,34 +87,81 @@ def check_files(data: Data) -> None:
 def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[Examples, Examples, Examples]:
     """Return the training, validation and test windows of some classes; see :class:`data_partition.datasets.DataSet`.
 
-    The share ``train_fraction`` is of the recordings of a class that are not held out, at least one; a smaller share is a
-    subset of a larger one.
+    The share ``train_fraction`` is of the recordings of a class that are not held out, at least one; where a client also has
+    windows without labels it is of their windows, at least one. A smaller share is a subset of a larger one.
 
     Raises:
         DataError: the files are missing or damaged, or a split has no window.
     """
-    whole = split(data, find_subgroup(data, subgroup.partition_id), train_fraction)
-    channels = [CHANNELS[data.series].index(name) for name in data.channel_names]
-    mean, deviation = moments(one.values[:, channels] for one in whole.train)
+    whole = split(data, find_subgroup(data, subgroup.partition_id), _recordings(data, train_fraction))
+    cut = _Cutter(data, subgroup, whole)
+    train, labels = cut(whole.train, data.step or data.window, "training")
+    if data.unlabelled_fraction:
+        labelled, _ = label_some(labels, train_fraction, data, subgroup)
+        train, labels = train[labelled], labels[labelled]
+    return (train, labels), cut(whole.val, data.window, "validation"), cut(whole.test, data.window, "test")
 
-    def examples(recordings: Sequence[Recording], step: int, what: str) -> Examples:
-        found = [(one.label, windows(one.values[:, channels], data.window, step)) for one in recordings]
-        found = [(label, cut) for label, cut in found if label in subgroup.classes and len(cut)]
+
+def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> NDArray[np.float32]:
+    """Return the training windows of a client that come without labels, (n, channels, window); see :func:`label_some`.
+
+    Raises:
+        DataError: as :func:`load_examples`.
+    """
+    whole = split(data, find_subgroup(data, subgroup.partition_id), _recordings(data, train_fraction))
+    train, labels = _Cutter(data, subgroup, whole)(whole.train, data.step or data.window, "training")
+    return train[label_some(labels, train_fraction, data, subgroup)[1]]
+
+
+def label_some(
+    labels: NDArray[np.int64], train_fraction: float, data: Data, subgroup: Subgroup
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which training windows have labels, and which of the others the client has without, both ascending.
+
+    Of each class the share ``train_fraction``, at least one, has labels, and of the rest the share
+    ``data.unlabelled_fraction`` comes without, drawn by ``data.seed``. Windows may overlap, also between the two.
+    """
+    known: list[int] = []
+    unknown: list[int] = []
+    for label, name in enumerate(subgroup.classes):
+        rows = [str(row) for row in np.flatnonzero(labels == label)]
+        order = [int(row) for row in seeded_order(rows, data.seed, f"labels/{subgroup.partition_id}/{name}")]
+        number = max(1, round(train_fraction * len(order))) if order else 0
+        known += order[:number]
+        unknown += order[number : number + round(data.unlabelled_fraction * (len(order) - number))]
+    return np.array(sorted(known), np.int64), np.array(sorted(unknown), np.int64)
+
+
+def _recordings(data: Data, train_fraction: float) -> float:
+    return 1.0 if data.unlabelled_fraction else train_fraction
+
+
+class _Cutter:
+    """Cuts recordings of a client into windows, by the scale of those that it trains on."""
+
+    def __init__(self, data: Data, subgroup: Subgroup, whole: Parts) -> None:
+        self.data, self.subgroup = data, subgroup
+        self.channels = [CHANNELS[data.series].index(name) for name in data.channel_names]
+        self.mean, self.deviation = moments(one.values[:, self.channels] for one in whole.train)
+
+    def __call__(self, recordings: Sequence[Recording], step: int, what: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return windows and labels of recordings.
+
+        Raises:
+            DataError: there is none.
+        """
+        classes = self.subgroup.classes
+        found = [(one.label, windows(one.values[:, self.channels], self.data.window, step)) for one in recordings]
+        found = [(label, cut) for label, cut in found if label in classes and len(cut)]
         if not found:
             raise DataError(
-                f"client {subgroup.partition_id} ({', '.join(subgroup.domains)}) has no {what} window of {data.window} "
-                "samples: shorten data.window, raise data.subjects-per-client, or name other data.test-subjects."
+                f"client {self.subgroup.partition_id} ({', '.join(self.subgroup.domains)}) has no {what} window of "
+                f"{self.data.window} samples: shorten data.window, raise data.subjects-per-client, or name other "
+                "data.test-subjects."
             )
-        labels = np.concatenate([np.full(len(cut), subgroup.classes.index(label)) for label, cut in found])
+        labels = np.concatenate([np.full(len(cut), classes.index(label)) for label, cut in found])
         values = np.concatenate([cut for _, cut in found])
-        return (values - mean[:, None]) / deviation[:, None], labels
-
-    step = data.step or data.window
-    return (
-        examples(whole.train, step, "training"),
-        examples(whole.val, data.window, "validation"),
-        examples(whole.test, data.window, "test"),
-    )
+        return (values - self.mean[:, None]) / self.deviation[:, None], labels
 
 
 def split(data: Data, client: Subgroup, train_fraction: float) -> Parts:

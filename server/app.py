@@ -19,7 +19,7 @@ from server.checkpoint import Checkpoints
 from strategies import table
 from strategies.job import Job
 from strategies.mailbox import Mailbox, connect
-from strategies.protocol import ClientInfo, RunError
+from strategies.protocol import TEACHER, ClientInfo, RunError
 
 app = ServerApp()
 LOG = logging.getLogger("backpack")
@@ -89,6 +89,8 @@ def wanted_clients(config: RunConfig) -> list[int]:
     """
     from data_partition.subgroups import subgroups
 
+    if config.strategy.name == "distil":
+        wanted_clients(config.of_teachers)
     modality = {group.partition_id: group.modality for group in subgroups(config.data)}
     known = list(modality)
     everyone = config.data.clients == "all"
@@ -117,7 +119,8 @@ def wanted_clients(config: RunConfig) -> list[int]:
 def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, np.ndarray]]:
     """Return a function that gives the shared tensors of a client's freshly seeded model.
 
-    Unless adapters are shared, the server needs no frozen embeddings: ``model.embedding-dir`` may exist on the clients alone.
+    The share ``teacher`` is a whole teacher of strategy distil. Unless adapters are shared, the server needs no frozen
+    embeddings: ``model.embedding-dir`` may exist on the clients alone.
     """
     from data_partition.sizes import input_sizes
     from models.arrays import get_arrays
@@ -126,9 +129,10 @@ def _initial_arrays(config: RunConfig) -> Callable[[ClientInfo, str], dict[str, 
 
     @cache
     def initial(modality: str, num_classes: int, share: str) -> dict[str, np.ndarray]:
+        own, share = (config.of_teachers.model, "backbone+adapter+head") if share == TEACHER else (config.model, share)
         needs_adapter = "adapter" in share
         model = build_model(
-            config.model if needs_adapter else config.model.model_copy(update={"embedding_dir": ""}),
+            own if needs_adapter else own.model_copy(update={"embedding_dir": ""}),
             modality,
             num_classes,
             **input_sizes(config.data),

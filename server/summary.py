@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from server import clip_summary, continual_summary, start_summary, transfer
+from server import clip_summary, continual_summary, distil_summary, start_summary, transfer
 
 CONTROLS = ("control", "scratch")
 
@@ -110,6 +110,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float, scorer: str = "
         **({"transfer": moved} if (moved := transfer.results(events, scorer)) else {}),
         **start_summary.results(events),
         **clip_summary.results(events),
+        **distil_summary.results(events),
     }
 
 
@@ -189,7 +190,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 def _special(summary: Mapping[str, Any]) -> list[str]:
     found = [cluster_line(one) for one in summary.get("clusters", ())]
     moved = [transfer.remark(summary["transfer"])] if "transfer" in summary else []
-    return [*found, *moved, *start_summary.lines(summary), *clip_summary.lines(summary)]
+    beside = [*start_summary.lines(summary), *distil_summary.lines(summary), *clip_summary.lines(summary)]
+    return [*found, *moved, *beside]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:
@@ -202,7 +204,7 @@ def _number(value: float | None, width: int = 8, sign: str = "") -> str:
 
 def _is_aside(arm: str) -> bool:
     """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, a second control."""
-    return arm.startswith("without-") or arm == transfer.OWN or transfer.is_repeat(arm)
+    return arm.startswith("without-") or arm in (transfer.OWN, distil_summary.TEACHER) or transfer.is_repeat(arm)
 
 
 def _is_control(arm: str) -> bool:

@@ -24,9 +24,9 @@ from strategies.job import Job
 from strategies.protocol import (
     CARD,
     EVALUATE_CLIP,
-    TEACHER,
-    TRAIN_STUDENT,
-    TRAIN_TEACHER,
+    TELL_CLIP,
+    TRAIN_CLIP,
+    TRAIN_CLIP_STUDENT,
     ClientInfo,
     RunError,
     to_arrays,
@@ -44,7 +44,7 @@ def run(job: Job) -> None:
     begun = job.progress.begin(TAUGHT)
     if not begun.finished:
         told = job.instruction(teacher, TAUGHT)
-        job.record_training(job.mailbox.ask([job.message(TRAIN_TEACHER, told, None)], lambda client: {}), TAUGHT, 1, rounds=1)
+        job.record_training(job.mailbox.ask([job.message(TRAIN_CLIP, told, None)], lambda client: {}), TAUGHT, 1, rounds=1)
     card, arrays = pull(job, teacher)
     if not begun.finished:
         evaluate(job, [teacher], TAUGHT, "own", 1, "test", card)
@@ -83,12 +83,12 @@ def pull(job: Job, teacher: ClientInfo) -> tuple[TeacherCard, ArrayRecord]:
     """
     told = job.instruction(teacher, TAUGHT)
     try:
-        (said,) = job.mailbox.ask([job.message(TEACHER, told, None)], lambda client: {})
+        (said,) = job.mailbox.ask([job.message(TELL_CLIP, told, None)], lambda client: {})
         card = TeacherCard.from_json(str(said.message.content.config_records[CARD]["json"]))
         if (card.partition_id, card.classes) != (teacher.partition_id, teacher.classes):
             raise ValueError(f"it is of client {card.partition_id} with the classes {card.classes}")
         told = job.instruction(teacher, TAUGHT, share="image")
-        (sent,) = job.mailbox.ask([job.message(TEACHER, told, None)], lambda client: card.shapes)
+        (sent,) = job.mailbox.ask([job.message(TELL_CLIP, told, None)], lambda client: card.shapes)
         card.check(sent.arrays)
     except (KeyError, ValueError) as error:
         raise RunError(f"client {teacher.partition_id} is no teacher: {error}") from None
@@ -115,7 +115,7 @@ def teach(job: Job, students: list[ClientInfo], card: TeacherCard, arrays: Array
     while done < rounds:
         step = min(job.config.run.evaluate_every or rounds, rounds - done)
         told = [job.instruction(one, STUDENT, round=done + 1, rounds=step) for one in students]
-        asked = [with_card(job.message(TRAIN_STUDENT, one, None if hold else arrays), card) for one in told]
+        asked = [with_card(job.message(TRAIN_CLIP_STUDENT, one, None if hold else arrays), card) for one in told]
         replies = job.mailbox.ask(asked, lambda client: {})
         hold, done = True, done + step
         job.record_training(replies, STUDENT, done)

@@ -182,6 +182,13 @@ class Job:
                 else:
                     self.mailbox.record("continual-note", **named, note=fact, **fields)
 
+    def record_told(self, reply: Reply, arm: str) -> None:
+        """Record the facts in a reply, one event each, under their own names."""
+        record = reply.message.content.config_records.get(FACTS)
+        for line in record["lines"] if record else ():  # type: ignore[union-attr]
+            fields = json.loads(str(line))
+            self.mailbox.record(fields.pop("fact"), arm=arm, client=reply.client.partition_id, **fields)
+
     def evaluation_due(self, server_round: int) -> bool:
         """Say whether the validation split is looked at after this round."""
         every = self.config.run.evaluate_every

@@ -1,24 +1,28 @@
 """The wire protocol: what crosses between the server and a client, and nothing else.
 
-=================  =========  ==================================  =====================================
-message            to         carries                             answer
-=================  =========  ==================================  =====================================
-``query.describe`` every node source hash                         the clients it hosts, sizes, device
-``train``          sampled    instruction, shared arrays or none  shared arrays, metrics
-``train.joint``    one node   instruction, all partition ids      metrics (reference runs only)
-``train.task``     every      instruction, shared arrays or none  metrics and facts of one task, learned
-``train.round``    every      instruction, shared arrays or none  shared arrays, which numbers are the task's, metrics
-``evaluate``       sampled    instruction, shared arrays or none  metrics of one split
-``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
-``query.sketch``   every      instruction                         2 KB on its model
-``query.score``    targets    instruction, donors' arrays         scores of each donor
-``query.compare``  a joiner   instruction, models to start from   scores of each model
-``evaluate.tasks`` every      instruction                         metrics of each task learned so far
-``train.teacher``  a teacher  instruction                         metrics
-``query.teacher``  a teacher  instruction                         its card; image branch and text features, if asked for
-``train.student``  students   instruction, card, arrays once      metrics
-``evaluate.clip``  every      instruction, card, arrays once      base, novel and harmonic mean of one split
-=================  =========  ==================================  =====================================
+=====================  =========  ==================================  =====================================
+message                to         carries                             answer
+=====================  =========  ==================================  =====================================
+``query.describe``     every node source hash                         the clients it hosts, sizes, device
+``train``              sampled    instruction, shared arrays or none  shared arrays, metrics
+``train.joint``        one node   instruction, all partition ids      metrics (reference runs only)
+``train.task``         every      instruction, shared arrays or none  metrics and facts of one task, learned
+``train.round``        every      instruction, shared arrays or none  shared arrays, which numbers are the task's, metrics
+``evaluate``           sampled    instruction, shared arrays or none  metrics of one split
+``query.backbone``     a donor    instruction                         shared arrays, which weights it uses, manifest
+``query.sketch``       every      instruction                         2 KB on its model
+``query.score``        targets    instruction, donors' arrays         scores of each donor
+``train.teacher``      every      instruction                         metrics
+``query.teacher``      a donor    instruction                         its teacher's arrays or none, manifest
+``query.keep``         targets    instruction, a donor's teacher      that it is kept, or why it is refused
+``train.student``      every      instruction, manifests of teachers  metrics and facts
+``query.compare``      a joiner   instruction, models to start from   scores of each model
+``evaluate.tasks``     every      instruction                         metrics of each task learned so far
+``train.clip``         a teacher  instruction                         metrics
+``query.clip``         a teacher  instruction                         its card; image branch and text features, if asked for
+``train.clip_student`` students   instruction, card, arrays once      metrics
+``evaluate.clip``      every      instruction, card, arrays once      base, novel and harmonic mean of one split
+=====================  =========  ==================================  =====================================
 
 Partition ids, not node ids, name clients: a node id is a random number that differs between runs.
 """
@@ -47,11 +51,15 @@ BACKBONE = "query.backbone"
 SKETCH = "query.sketch"
 SCORE = "query.score"
 COMPARE = "query.compare"
+TRAIN_TEACHER = "train.teacher"
+TELL_TEACHER = "query.teacher"
+KEEP = "query.keep"
+TRAIN_STUDENT = "train.student"
 EVALUATE = "evaluate"
 EVALUATE_TASKS = "evaluate.tasks"
-TRAIN_TEACHER = "train.teacher"
-TEACHER = "query.teacher"
-TRAIN_STUDENT = "train.student"
+TRAIN_CLIP = "train.clip"
+TELL_CLIP = "query.clip"
+TRAIN_CLIP_STUDENT = "train.clip_student"
 EVALUATE_CLIP = "evaluate.clip"
 
 ARRAYS = "arrays"
@@ -74,6 +82,9 @@ MASK = "mask/"
 SCRATCH = "scratch"
 # The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
 FEDWEIT = "fedweit"
+
+# Arms of strategy distil, besides SCRATCH. Evaluated with the method TEACHER, a client is its teacher.
+TEACHER, STUDENT = "teacher", "student"
 
 # A client with adaptive k says with the metric COLUMNS which columns of MIXING_MATRIX it kept.
 COLUMNS = "columns"
@@ -105,7 +116,8 @@ class Instruction:
         split: ``val`` or ``test``, for ``evaluate``.
         partition_ids: all clients of a joint training, comma-separated.
         task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
-        method: how to learn it: ``scratch``, or empty for ``continual.method``; of strategy comkd, which model is meant.
+        method: how to learn it: ``scratch``, or empty for ``continual.method``; of distil the arm, of comkd which model
+            is meant.
         goal: validation that the task should reach, for cpg.
         later: tasks to keep weights for, besides those of the stream.
         repeat: number of a repetition with other random numbers, from 0.

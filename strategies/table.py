@@ -11,6 +11,7 @@ from strategies import (
     clustered_fedavg,
     comkd,
     continual,
+    distil,
     fedweit,
     full_fedavg,
     joint,
@@ -31,6 +32,7 @@ STRATEGIES: dict[str, Callable[[Job], None]] = {
     "late-joiner": late_joiner.run,
     "backpack": backpack.run,
     "comkd": comkd.run,
+    "distil": distil.run,
 }
 """Strategies for one task a client."""
 
@@ -43,7 +45,7 @@ STREAMS: dict[str, Callable[[Job], None]] = {
 """Strategies that lead clients through a stream of tasks; the others would train the first task and leave the rest out."""
 
 # Strategies that are a control themselves, or carry their own.
-WITHOUT_CONTROL = ("local", "late-joiner", "continual", "fedweit", "backpack", "comkd")
+WITHOUT_CONTROL = ("local", "late-joiner", "continual", "fedweit", "backpack", "comkd", "distil")
 
 
 def check_tasks(config: RunConfig) -> None:

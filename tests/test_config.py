@@ -27,6 +27,7 @@ CUB = {"data.dataset": "cub", "data.grouping": "seed"}
 OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
 DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
 WATCH = {"data.dataset": "watch", "data.grouping": "subjects"}
+DISTIL = {**WATCH, "strategy.name": "distil", "model.name": "wrn-16-1"}
 PATHOLOGICAL = {**DEVICES, "data.partitioner": "pathological"}
 
 
@@ -118,6 +119,16 @@ def test_default_config_is_the_default_simulation():
         ({**ACROSS, **PAIRED, "strategy.share": "backbone"}, ["'paired'", "the donor's adapter", "'backbone+adapter'"]),
         ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "'cifar100' has images alone", "'swap'"]),
         ({"selection.pairing": "words", "selection.also": "cka"}, ["'words'", "modeldiff alone", "cka"]),
+        ({"data.unlabelled-fraction": 0.5}, ["data.unlabelled-fraction", "watch", "emojipairs"]),
+        ({**DISTIL, "distil.teacher-width": 2.0}, ["distil.teacher-width = 2.0", "'same'"]),
+        ({**DISTIL, "distil.teacher": "wrn-16-2"}, ["distil.teacher", "wrn-16-2"]),
+        ({**DISTIL, "distil.teacher": "resnet18"}, ["distil.teacher = 'resnet18'", "takes images", "series"]),
+        ({**DISTIL, "train.schedule": "one-cycle"}, ["train.schedule = 'one-cycle'", "'distil'"]),
+        ({**DISTIL, "packing.how": "ties"}, ["packing.how = 'ties'", "'distil'"]),
+        ({**DISTIL, "packing.weights": "similarity"}, ["'similarity'", "other weights"]),
+        ({**DISTIL, "packing.losses": "edu-attention"}, ["edu-attention", "prototypes"]),
+        ({**DISTIL, "packing.data": "both", "packing.consent": "all"}, ["packing.data = 'both'", "'child'"]),
+        ({"strategy.name": "distil", "model.adaptive-k": "prefix"}, ["model.adaptive-k = 'prefix'", "'none'"]),
         ({"selection.finalists": 2, "selection.abstain": False}, ["selection.finalists = 2", "selection.abstain"]),
         ({"selection.also": "cka,ckb"}, ["ckb unknown", "linear-probe"]),
         ({"continual.ratios": "0.5,0.3"}, ["continual.ratios", "'0.5,0.3'", "ascending"]),
@@ -326,3 +337,15 @@ def test_spaces_between_names_are_no_part_of_them_and_other_strategies_pick_noth
     assert (spaced.starts, spaced.picks) == (("donor", "latent"), ("updates", "cka"))
     assert (parse({}).strategy.starts, parse({}).strategy.picks) == ((), ())
     assert parse({"strategy.name": "late-joiner"}).strategy.picks == ()
+
+
+def test_settings_of_teachers_are_those_of_students_but_for_model_and_augmentation():
+    config = parse({**DISTIL, "distil.teacher": "wrn-16-3", "distil.teacher-width": 2.0, "distil.augment": "student"})
+    assert (config.of_teachers.model.name, config.of_teachers.model.width) == ("wrn-16-3", 2.0)
+    assert (config.of_teachers.data.augment, config.data.augment) == (False, True)
+    assert config.of_teachers.train == config.train
+    both = parse({**DISTIL, "distil.augment": "both"})
+    assert both.of_teachers.model == both.model
+    assert both.of_teachers.data == both.data
+    off = parse({**DISTIL, "distil.augment": "both", "data.augment": False})
+    assert not off.of_teachers.data.augment

@@ -58,6 +58,7 @@ def call(words: list[str], cwd: Path) -> None:
         "docs/linceiver.md",
         "docs/continual.md",
         "docs/comkd.md",
+        "docs/wearable.md",
     ],
 )
 def test_named_files_exist(name):

@@ -8,7 +8,7 @@ import torch
 
 from config import Data
 from data_partition import series
-from data_partition.client_data import load_client, load_subgroup
+from data_partition.client_data import load_client, load_subgroup, load_unlabelled
 from data_partition.files import DataError
 from data_partition.recordings import Recording, open_recordings, pieces, windows
 from data_partition.subgroups import find_subgroup, subgroups
@@ -192,3 +192,35 @@ def test_subjects_join_clients_of_another_data_set(monkeypatch, folder):
     assert load_client(settings, 0).train.inputs.shape[1:] == (3, 32, 32)
     alone = subgroups(Data(also="watch", modalities="image"))
     assert [one.modality for one in alone] == ["image"] * 6 + ["series"] * 8
+
+
+def test_some_windows_have_labels_and_some_of_the_rest_come_without(folder):
+    """Of each class a fifth of the windows has labels, and half of the others come without; the scale is that of all."""
+    whole = load_client(data(folder), 1)
+    settings = data(folder, train_fraction=0.2, unlabelled_fraction=0.5)
+    client, subgroup = load_client(settings, 1), find_subgroup(settings, 1)
+    unlabelled = load_unlabelled(settings, subgroup)
+    rows = {row.numpy().tobytes(): int(label) for row, label in zip(whole.train.inputs, whole.train.labels, strict=True)}
+    known = [rows[row.numpy().tobytes()] for row in client.train.inputs]
+    others = [rows[row.numpy().tobytes()] for row in unlabelled]
+    assert known == client.train.labels.tolist()
+    for label in range(7):
+        number = whole.train.labels.tolist().count(label)
+        assert known.count(label) == round(0.2 * number)
+        assert others.count(label) == round(0.5 * (number - round(0.2 * number)))
+    together = {row.numpy().tobytes() for row in torch.cat([client.train.inputs, unlabelled])}
+    assert len(together) == len(known) + len(others)  # no window is in both
+    assert torch.equal(client.val.inputs, whole.val.inputs)
+    assert torch.equal(client.test.inputs, whole.test.inputs)
+    more = load_client(data(folder, train_fraction=0.4, unlabelled_fraction=0.5), 1)
+    assert {row.numpy().tobytes() for row in client.train.inputs} < {row.numpy().tobytes() for row in more.train.inputs}
+    least = load_client(data(folder, train_fraction=0.001, unlabelled_fraction=1.0), 1)
+    assert sorted(least.train.labels.tolist()) == list(range(7))
+
+
+def test_without_the_setting_there_are_no_unlabelled_windows(folder):
+    settings = data(folder, train_fraction=0.3)
+    assert load_unlabelled(settings, find_subgroup(settings, 1)) is None
+    full = data(folder, unlabelled_fraction=1.0)
+    assert load_unlabelled(full, find_subgroup(full, 1)) is None  # all of them have labels
+    assert torch.equal(load_client(full, 1).train.inputs, load_client(data(folder), 1).train.inputs)

@@ -33,12 +33,12 @@ def test_the_image_branch_and_text_features_travel_once_and_nothing_else(finishe
         for one, way in ((message, "down"), (reply, "up")):
             if arrays := arrays_of(one):
                 sent.setdefault((message.metadata.message_type, way), []).append(arrays)
-    assert {key: len(found) for key, found in sent.items()} == {("query.teacher", "up"): 1, ("train.student", "down"): 2}
-    names = set(sent["query.teacher", "up"][0])
+    assert {key: len(found) for key, found in sent.items()} == {("query.clip", "up"): 1, ("train.clip_student", "down"): 2}
+    names = set(sent["query.clip", "up"][0])
     assert TEXT_FEATURES in names
     assert all(name == TEXT_FEATURES or name.startswith("image.") for name in names)
-    assert [set(found) for found in sent["train.student", "down"]] == [names, names]
-    assert sent["query.teacher", "up"][0][TEXT_FEATURES].numpy().shape == (12, 16)
+    assert [set(found) for found in sent["train.clip_student", "down"]] == [names, names]
+    assert sent["query.clip", "up"][0][TEXT_FEATURES].numpy().shape == (12, 16)
 
 
 def test_results_tell_base_novel_and_hm(finished):
@@ -93,7 +93,7 @@ def test_a_run_without_modules_resumes_to_the_same_bits(tmp_path, monkeypatch):
     scores = [[e for e in facts(folder) if e["event"] == "evaluate"] for folder in (whole, cut)]
     assert scores[0] == scores[1]
     crossed = [e["type"] for e in facts(cut) if e["event"] == "message"]
-    assert crossed.count("train.teacher") == 1
+    assert crossed.count("train.clip") == 1
 
 
 @pytest.mark.parametrize(
