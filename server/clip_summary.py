@@ -12,7 +12,7 @@ from typing import Any
 from data_partition.base_novel import harmonic_mean
 
 MODELS = {
-    "teacher": "teacher, on its own images",
+    "clip-teacher": "teacher, on its own images",
     "without-student": "teacher, on the students' images",
     "comkd": "students",
     "without-teacher": "students before training",

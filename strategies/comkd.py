@@ -33,7 +33,7 @@ from strategies.protocol import (
 )
 from strategies.teacher_card import TeacherCard
 
-TAUGHT, STUDENT = "teacher", "comkd"
+TAUGHT, STUDENT = "clip-teacher", "comkd"
 BEFORE, INSTEAD = "without-teacher", "without-student"
 """Arms: the teacher, its students, the students before training, and the teacher on the students' images."""
 

@@ -46,7 +46,7 @@ def test_results_tell_base_novel_and_hm(finished):
     results = json.loads((folder / "results.json").read_text())
     entry = results["base_to_novel"]
     assert (len(entry["base"]), len(entry["novel"]), set(entry["base"]) & set(entry["novel"])) == (6, 6, set())
-    assert [one["arm"] for one in entry["models"]] == ["teacher", "without-student", "comkd", "without-teacher"]
+    assert [one["arm"] for one in entry["models"]] == ["clip-teacher", "without-student", "comkd", "without-teacher"]
     assert [[row["client"] for row in one["clients"]] for one in entry["models"]] == [[0], [1, 2], [1, 2], [1, 2]]
     for one in entry["models"]:
         assert one["base"] == pytest.approx(np.mean([row["base"] for row in one["clients"]]))
