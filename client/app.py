@@ -153,6 +153,24 @@ def train_task(message: Message, context: Context) -> Message:
     return _reply(message, metrics, {}, facts)
 
 
+@app.train("pack")
+def train_pack(message: Message, context: Context) -> Message:
+    """Pack donors into the model of a client's task; a donor that does not fit is named, and nothing is learned then."""
+    from client.pack_donors import pack_task
+    from client.scoring import DonorError
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    manifests, sent = _donors(message)
+    similarities = message.content.config_records[DONORS].get("similarities", [])
+    folder = state_folder(config, context, instruction)
+    try:
+        metrics, facts = pack_task(config, instruction, folder, manifests, sent, similarities)  # type: ignore[arg-type]
+    except DonorError as error:
+        return _refusal(message, instruction, error)
+    return _reply(message, metrics, {}, facts)
+
+
 @app.train("round")
 def train_round(message: Message, context: Context) -> Message:
     """Train one task of a client's stream for some rounds."""

@@ -95,6 +95,11 @@ class Data(Section):
     train_fraction: PositiveFraction = Field(
         0.25, description="share of the training concepts of its classes, or of what its device was dealt, that a client owns"
     )
+    unlabelled_fraction: Fraction = Field(
+        0.0,
+        description="emojipairs: share of the training concepts of its classes that a client has inputs of; of those beyond "
+        "train-fraction it does not know the labels; 0: it has labels of all",
+    )
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of the non-test concepts kept for validation"
     )
@@ -277,6 +282,21 @@ class Data(Section):
                 f"{self.train_fraction * self.num_domains:.2f} of the concepts, because grouping '{self.grouping}' has "
                 f"{self.num_domains} clients on each class group: use at most {1 / self.num_domains:.3f}, or "
                 "data.concepts = 'shared'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unlabelled_inputs_are_beyond_the_labelled(self) -> Data:
+        found, most = self.unlabelled_fraction, 1.0 / (self.num_domains if self.concepts == "disjoint" else 1)
+        if found and found <= self.train_fraction:
+            raise ValueError(
+                f"data.unlabelled-fraction = {found} counts the labelled concepts too, and data.train-fraction = "
+                f"{self.train_fraction} of them have labels, so that nothing is left: use more, or 0"
+            )
+        if found > most + 1e-9:
+            raise ValueError(
+                f"data.unlabelled-fraction = {found} with data.concepts = 'disjoint': {self.num_domains} clients on each "
+                f"class group divide the concepts: use at most {most:.3f}, or data.concepts = 'shared'"
             )
         return self
 

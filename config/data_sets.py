@@ -54,6 +54,7 @@ ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "columns": ("hf",),
     "hub_name": ("hf",),
     "download": ("hf",),
+    "unlabelled_fraction": ("emojipairs",),
 }
 """Settings that some data sets alone have."""
 

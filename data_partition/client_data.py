@@ -75,6 +75,28 @@ def load_subgroup(data: Data, subgroup: Subgroup, train_fraction: float | None =
     return ClientData(subgroup, train, val, test)
 
 
+def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float | None = None) -> Tensor | None:
+    """Return a client's inputs without labels: of training concepts beyond its share; None: ``data.unlabelled_fraction`` is 0.
+
+    Args:
+        data: see :func:`load_client`.
+        subgroup: what the client owns.
+        train_fraction: see :func:`load_client`.
+
+    Raises:
+        DataError: the data set cannot leave labels out; or as :func:`load_client`.
+    """
+    if not data.unlabelled_fraction:
+        return None
+    load = serving(data, subgroup.modality).load_unlabelled
+    if load is None:
+        raise DataError(
+            f"data.unlabelled-fraction = {data.unlabelled_fraction}: client {subgroup.partition_id} has {subgroup.modality}, "
+            "of a data set that has no inputs without labels: use 0."
+        )
+    return _as_tensor(load(data, subgroup, data.train_fraction if train_fraction is None else train_fraction))
+
+
 def load_twins(data: Data, subgroup: Subgroup, train_fraction: float | None = None) -> tuple[Tensor, Tensor]:
     """Return what a client owns of its training concepts in the other modality.
 

@@ -31,6 +31,7 @@ class DataSet:
         group_names: what the class groups are called, in the order of ``Subgroup.group``.
         samples: some training items of a class, to look at; as many as are asked for and there are.
         bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
+        load_unlabelled: inputs of training concepts beyond a share, as far as ``data.unlabelled_fraction``; None: it has none.
         load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: there are none.
     """
 
@@ -41,6 +42,7 @@ class DataSet:
     samples: Callable[[Data, str, int], list[Sample]]
     bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
     load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any] | MappedRows]] | None = None
+    load_unlabelled: Callable[[Data, Subgroup, float], NDArray[Any]] | None = None
 
 
 def _check_emojipairs(data: Data) -> None:
@@ -111,6 +113,12 @@ def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float
     return load_twins(data, subgroup, train_fraction)
 
 
+def _load_emojipairs_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> NDArray[Any]:
+    from data_partition.emojipairs.clients import load_unlabelled
+
+    return load_unlabelled(data, subgroup, train_fraction)
+
+
 def _series_subgroups(data: Data) -> list[Subgroup]:
     from data_partition import series
 
@@ -143,6 +151,7 @@ DATASETS: Final = {
         groupings.group_names,
         _emojipairs_samples,
         load_twins=_load_emojipairs_twins,
+        load_unlabelled=_load_emojipairs_unlabelled,
     ),
     "cifar100": DataSet(
         cifar100.subgroups, cifar100.check_files, cifar100.load_examples, cifar100.group_names, cifar100.samples

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from server import continual_summary, start_summary, transfer
+from server import continual_summary, pack_summary, start_summary, transfer
+from strategies.protocol import PACK_SELF, PACK_START
 
 CONTROLS = ("control", "scratch")
 
@@ -64,7 +65,7 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     moved = dict.fromkeys(clients, 0)
     for event in events:
         if event["event"] == "message" and event["client"] in moved:
-            if _is_control(event["arm"]) or event["arm"].startswith("pair-") or (counted and event["arm"] not in counted):
+            if _is_control(event["arm"]) or event["arm"].startswith(("pair-", "pack-")) or (counted and event["arm"] not in counted):
                 continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
     return [
@@ -108,6 +109,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float, scorer: str = "
         **({"streams": streams} if streams else {}),
         **({"clusters": found} if (found := clusters(events)) else {}),
         **({"transfer": moved} if (moved := transfer.results(events, scorer)) else {}),
+        **pack_summary.results(events),
         **start_summary.results(events),
     }
 
@@ -188,7 +190,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 def _special(summary: Mapping[str, Any]) -> list[str]:
     found = [cluster_line(one) for one in summary.get("clusters", ())]
     moved = [transfer.remark(summary["transfer"])] if "transfer" in summary else []
-    return [*found, *moved, *start_summary.lines(summary)]
+    return [*found, *moved, *pack_summary.lines(summary), *start_summary.lines(summary)]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:
@@ -200,8 +202,8 @@ def _number(value: float | None, width: int = 8, sign: str = "") -> str:
 
 
 def _is_aside(arm: str) -> bool:
-    """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, a second control."""
-    return arm.startswith("without-") or arm == transfer.OWN or transfer.is_repeat(arm)
+    """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, more controls."""
+    return arm.startswith("without-") or arm in (transfer.OWN, PACK_START, PACK_SELF) or transfer.is_repeat(arm)
 
 
 def _is_control(arm: str) -> bool:

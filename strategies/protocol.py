@@ -7,6 +7,7 @@ message            to         carries                             answer
 ``train``          sampled    instruction, shared arrays or none  shared arrays, metrics
 ``train.joint``    one node   instruction, all partition ids      metrics (reference runs only)
 ``train.task``     every      instruction, shared arrays or none  metrics and facts of one task, learned
+``train.pack``     targets    instruction, donors' arrays         metrics and facts of one task, packed
 ``train.round``    every      instruction, shared arrays or none  shared arrays, which numbers are the task's, metrics
 ``evaluate``       sampled    instruction, shared arrays or none  metrics of one split
 ``query.backbone`` a donor    instruction                         shared arrays, which weights it uses, manifest
@@ -38,6 +39,7 @@ DESCRIBE = "query.describe"
 TRAIN = "train"
 TRAIN_JOINT = "train.joint"
 TRAIN_TASK = "train.task"
+TRAIN_PACK = "train.pack"
 TRAIN_ROUND = "train.round"
 BACKBONE = "query.backbone"
 SKETCH = "query.sketch"
@@ -63,6 +65,8 @@ MASK = "mask/"
 
 # The method of a client that learns a task with a fresh model, apart from its stream.
 SCRATCH = "scratch"
+# Methods of ``train.pack``: from donors, from labels alone, and from the result of these.
+PACK, PACK_START, PACK_SELF = "pack", "pack-start", "pack-self"
 # The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
 FEDWEIT = "fedweit"
 
@@ -96,7 +100,7 @@ class Instruction:
         split: ``val`` or ``test``, for ``evaluate``.
         partition_ids: all clients of a joint training, comma-separated.
         task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
-        method: how to learn it: ``scratch``, or empty for ``continual.method``.
+        method: how to learn it: ``scratch``, one of packing, or empty for ``continual.method``.
         goal: validation that the task should reach, for cpg.
         later: tasks to keep weights for, besides those of the stream.
         repeat: number of a repetition with other random numbers, from 0.
