@@ -18,8 +18,8 @@ def results(events: Iterable[Event]) -> dict[str, Any]:
     """Return the entry ``packing``; empty: nobody packed.
 
     ``arms``: of each its mean test accuracy, and the ``clients`` with their accuracy. ``differences``: of ``pack`` to each
-    control, its mean, how many clients are better, and the clients' own. ``effective_teachers`` and ``agreement`` of student and
-    teachers are means over the clients at the last epoch; ``teachers`` is the mean number of them.
+    control, its mean, how many clients are better, and the clients' own. ``effective_teachers`` and ``agreement`` of student
+    and teachers are means over the clients at the last epoch; ``teachers`` is the mean number of them.
     """
     events = list(events)
     last = {event["client"]: event for event in named(events, "pack-epoch") if event["arm"] == TARGET}

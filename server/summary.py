@@ -65,7 +65,8 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     moved = dict.fromkeys(clients, 0)
     for event in events:
         if event["event"] == "message" and event["client"] in moved:
-            if _is_control(event["arm"]) or event["arm"].startswith(("pair-", "pack-")) or (counted and event["arm"] not in counted):
+            aside = _is_control(event["arm"]) or event["arm"].startswith(("pair-", "pack-"))
+            if aside or (counted and event["arm"] not in counted):
                 continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
     return [
