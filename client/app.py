@@ -168,6 +168,9 @@ def train_pack(message: Message, context: Context) -> Message:
         metrics, facts = pack_task(config, instruction, folder, manifests, sent, similarities)  # type: ignore[arg-type]
     except DonorError as error:
         return _refusal(message, instruction, error)
+    except FloatingPointError as error:  # the student begins as the first
+        told = DonorError(manifests[0].partition_id, f"a student that begins as it diverges: {error}")
+        return _refusal(message, instruction, told)
     return _reply(message, metrics, {}, facts)
 
 

@@ -31,7 +31,7 @@ from client.modeldiff.tune import Budget, start
 from client.packing.data import PackData
 from client.packing.packer import Packed, pack
 from client.packing.teachers import Teacher, prototypes_of, train_teacher
-from client.scoring import fetch
+from client.scoring import DonorError, fetch
 from client.stream import Metrics, Stream, learn_task
 from config import Packing, RunConfig
 from data_partition.client_data import load_unlabelled
@@ -62,7 +62,7 @@ def pack_task(
         similarities: of the donors to the target, for ``packing.weights = "similarity"``.
 
     Raises:
-        DonorError: what a donor sent does not fit, or is neither here nor there.
+        DonorError: what a donor sent does not fit, is neither here nor there, or diverges in training.
         PackingError: the settings would teach noise, with the reasons.
         FloatingPointError: a loss is not finite.
     """
@@ -106,9 +106,16 @@ def student_of(
 
 
 def beginning(stream: Stream, donor: Donor) -> nn.Module:
-    """Return the donor's model as the target begins with it, on the target's device."""
+    """Return the donor's model as the target begins with it, on the target's device.
+
+    Raises:
+        DonorError: its head has a shape that no model has.
+    """
     group, fresh = stream.data.subgroup, fresh_model(stream)
-    model = candidate_model(donor.arrays, donor.manifest.modality, fresh, group.modality)
+    try:
+        model = candidate_model(donor.arrays, donor.manifest.modality, fresh, group.modality)
+    except ValueError as error:
+        raise DonorError(donor.manifest.partition_id, error) from None
     same = donor.manifest.modality == group.modality
     return start(model, fresh, same_modality=same, same_classes=donor.manifest.classes == group.classes)
 
@@ -119,10 +126,18 @@ def fresh_model(stream: Stream) -> nn.Module:
 
 
 def teacher_of(stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work) -> Teacher:
-    """Train a donor's model on the target's labelled examples, and record how it validates."""
+    """Train a donor's model on the target's labelled examples, and record how it validates.
+
+    Raises:
+        DonorError: the training diverges.
+    """
     settings, classes = stream.config.packing, stream.data.subgroup.classes
     budget = Budget(settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.rate), stream.seed)
-    model = train_teacher(beginning(stream, donor), work.data, budget, TRAINED[settings.teachers], settings.checkpoint)
+    model = beginning(stream, donor)
+    try:
+        model = train_teacher(model, work.data, budget, TRAINED[settings.teachers], settings.checkpoint)
+    except FloatingPointError as error:
+        raise DonorError(donor.manifest.partition_id, f"training it as a teacher diverges: {error}") from None
     name, found = str(donor.manifest.partition_id), validate(model, model, work.data)
     work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
     return replace(taught(name, model, work.data, classes, settings), similarity=similarity)
