@@ -95,7 +95,7 @@ def student_of(
         own = copy_model(student)
         told = pack(own, [], labelled, settings, how, seed=seed).epochs[-1]
         work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
-        teachers = [taught("self", own, work.data, classes, settings)]
+        teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
     if arm == PACK:
         known: list[float | None] = list(similarities) or [None] * len(donors)
         teachers = [teacher_of(stream, donor, known[k], how, work) for k, donor in enumerate(donors)]
