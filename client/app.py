@@ -26,10 +26,10 @@ from strategies.protocol import (
     SCORERS,
     ClientInfo,
     Instruction,
-    Manifest,
     RunError,
     check_source,
     from_arrays,
+    from_donors,
     to_arrays,
 )
 
@@ -140,14 +140,14 @@ def train_task(message: Message, context: Context) -> Message:
 
     def prepare(stream: Stream) -> None:
         receive(stream, shared)
-        build_on(stream, fetch(stream, *_donors(message), folder))
+        build_on(stream, fetch(stream, *from_donors(message), folder))
 
     try:
         metrics, facts = learn_task(config, instruction, folder, prepare)
     except DonorError as error:
         return _refusal(message, instruction, error)
     except FloatingPointError as error:
-        if not (named := _donors(message)[0]):
+        if not (named := from_donors(message)[0]):
             raise
         return _refusal(message, instruction, DonorError(named[0].partition_id, f"training on top of it diverges: {error}"))
     return _reply(message, metrics, {}, facts)
@@ -161,16 +161,11 @@ def train_pack(message: Message, context: Context) -> Message:
     from client.state import state_folder
 
     config, instruction, _ = _read(message, context)
-    manifests, sent = _donors(message)
-    similarities = message.content.config_records[DONORS].get("similarities", [])
-    folder = state_folder(config, context, instruction)
+    folder, similarities = state_folder(config, context, instruction), message.content[DONORS].get("similarities", [])
     try:
-        metrics, facts = pack_task(config, instruction, folder, manifests, sent, similarities)  # type: ignore[arg-type]
+        metrics, facts = pack_task(config, instruction, folder, *from_donors(message), similarities)  # type: ignore[arg-type]
     except DonorError as error:
         return _refusal(message, instruction, error)
-    except FloatingPointError as error:  # the student begins as the first
-        told = DonorError(manifests[0].partition_id, f"a student that begins as it diverges: {error}")
-        return _refusal(message, instruction, told)
     return _reply(message, metrics, {}, facts)
 
 
@@ -225,7 +220,7 @@ def score(message: Message, context: Context) -> Message:
     names = [str(name) for name in message.content.config_records[SCORERS]["names"]]  # type: ignore[union-attr]
     folder = state_folder(config, context, instruction)
     try:
-        return _reply(message, score_donors(config, instruction, folder, *_donors(message), names), {})
+        return _reply(message, score_donors(config, instruction, folder, *from_donors(message), names), {})
     except DonorError as error:
         return _refusal(message, instruction, error)
 
@@ -239,7 +234,7 @@ def compare(message: Message, context: Context) -> Message:
     config, instruction, _ = _read(message, context)
     names = [str(name) for name in message.content.config_records[SCORERS]["names"]]  # type: ignore[union-attr]
     folder = state_folder(config, context, instruction)
-    return _reply(message, score_models(config, instruction, folder, *_donors(message), names), {})
+    return _reply(message, score_models(config, instruction, folder, *from_donors(message), names), {})
 
 
 @app.evaluate("tasks")
@@ -309,16 +304,6 @@ def _refusal(message: Message, instruction: Instruction, error: DonorError) -> M
     reply = _reply(message, {"partition-id": instruction.partition_id, "num-examples": 1}, {})
     reply.content[FACTS] = ConfigRecord({"reason": str(error), "donor": error.partition_id})
     return reply
-
-
-def _donors(message: Message) -> tuple[list[Manifest], dict[str, Tensors]]:
-    """Return the manifests of donors in a message, and the arrays that came with it, by hash."""
-    told = message.content.config_records.get(DONORS)
-    lines = told["manifests"] if told else []
-    prefix = f"{DONORS}-"
-    records = message.content.array_records
-    sent = {name.removeprefix(prefix): from_arrays(record) for name, record in records.items() if name.startswith(prefix)}
-    return [Manifest.from_json(str(line)) for line in lines], sent  # type: ignore[union-attr]
 
 
 @lru_cache(maxsize=8)

@@ -64,7 +64,6 @@ def pack_task(
     Raises:
         DonorError: what a donor sent does not fit, is neither here nor there, or diverges in training.
         PackingError: the settings would teach noise, with the reasons.
-        FloatingPointError: a loss is not finite.
     """
     begun: list[Stream] = []
     donors: list[Donor] = []
@@ -78,7 +77,11 @@ def pack_task(
     def learn(model: nn.Module, memory: Memory, work: Work) -> None:
         settle(*student_of(begun[0], donors, told.method, similarities, work), model, memory, work)
 
-    return learn_task(config, replace(told, method=""), folder, prepare, learn)
+    try:
+        return learn_task(config, replace(told, method=""), folder, prepare, learn)
+    except FloatingPointError as error:
+        first = manifests[0].partition_id
+        raise DonorError(first, f"a student that begins as it diverges: {error}") from None
 
 
 def student_of(

@@ -263,6 +263,16 @@ def from_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
     return {name: array.numpy() for name, array in record.items()}
 
 
+def from_donors(message: Message) -> tuple[list[Manifest], dict[str, dict[str, np.ndarray]]]:
+    """Return the manifests of donors in a message, and the arrays that came with it, by hash."""
+    told = message.content.config_records.get(DONORS)
+    lines = told["manifests"] if told else []
+    prefix = f"{DONORS}-"
+    records = message.content.array_records
+    sent = {name.removeprefix(prefix): from_arrays(record) for name, record in records.items() if name.startswith(prefix)}
+    return [Manifest.from_json(str(line)) for line in lines], sent  # type: ignore[union-attr]
+
+
 @cache
 def source_hash(root: Path = PROJECT_ROOT) -> str:
     """Hash the Python source that must be equal on server and clients.
