@@ -52,11 +52,10 @@ def request(
 def learn_controls(job: Job, ledger: Ledger) -> None:
     """Let every target that has packed donors learn both controls, and evaluate them."""
     taken = read(job.progress.begin(TARGET).arrays)
-    for arm in CONTROLS:
-        if job.progress.begin(arm).finished or not taken:
-            continue
-        learn_control(job, arm, taken, ledger)
-        job.progress.finish(arm)
+    for arm in CONTROLS if taken else ():
+        if not job.progress.begin(arm).finished:
+            learn_control(job, arm, taken, ledger)
+            job.progress.finish(arm)
 
 
 def learn_control(job: Job, arm: str, taken: Mapping[int, int], ledger: Ledger) -> None:
