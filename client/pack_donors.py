@@ -135,7 +135,9 @@ def teacher_of(stream: Stream, donor: Donor, similarity: float | None, how: Opti
         DonorError: the training diverges.
     """
     settings, classes = stream.config.packing, stream.data.subgroup.classes
-    budget = Budget(settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.rate), stream.seed)
+    budget = Budget(
+        settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
+    )
     model = beginning(stream, donor)
     try:
         model = train_teacher(model, work.data, budget, TRAINED[settings.teachers], settings.checkpoint)

@@ -72,7 +72,8 @@ class Packing(Section):
         "fine-tuned",
         description="what of a donor is trained on the target's labelled examples before it teaches: all, or adapter and head",
     )
-    teacher_epochs: Count = Field(12, description="epochs of that, at the student's peak learning rate")
+    teacher_epochs: Count = Field(12, description="epochs of that")
+    teacher_rate: Positive = Field(0.5, description="peak learning rate of teachers, in units of train.learning-rate")
     student: Literal["best", "fresh"] = Field("best", description="what the student begins as: the best donor, or a new model")
     then: Literal["nothing", "method"] = Field(
         "nothing",
