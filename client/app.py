@@ -28,10 +28,10 @@ from strategies.protocol import (
     TEACHER,
     ClientInfo,
     Instruction,
-    Manifest,
     RunError,
     check_source,
     from_arrays,
+    from_donors,
     to_arrays,
 )
 from strategies.teacher_card import TeacherCard
@@ -146,16 +146,32 @@ def train_task(message: Message, context: Context) -> Message:
 
     def prepare(stream: Stream) -> None:
         receive(stream, shared)
-        build_on(stream, fetch(stream, *_donors(message), folder))
+        build_on(stream, fetch(stream, *from_donors(message), folder))
 
     try:
         metrics, facts = learn_task(config, instruction, folder, prepare)
     except DonorError as error:
         return _refusal(message, instruction, error)
     except FloatingPointError as error:
-        if not (named := _donors(message)[0]):
+        if not (named := from_donors(message)[0]):
             raise
         return _refusal(message, instruction, DonorError(named[0].partition_id, f"training on top of it diverges: {error}"))
+    return _reply(message, metrics, {}, facts)
+
+
+@app.train("pack")
+def train_pack(message: Message, context: Context) -> Message:
+    """Pack donors into the model of a client's task; a donor that does not fit is named, and nothing is learned then."""
+    from client.pack_donors import pack_task
+    from client.scoring import DonorError
+    from client.state import state_folder
+
+    config, instruction, _ = _read(message, context)
+    folder, similarities = state_folder(config, context, instruction), message.content[DONORS].get("similarities", [])
+    try:
+        metrics, facts = pack_task(config, instruction, folder, *from_donors(message), similarities)  # type: ignore[arg-type]
+    except DonorError as error:
+        return _refusal(message, instruction, error)
     return _reply(message, metrics, {}, facts)
 
 
@@ -209,7 +225,7 @@ def keep(message: Message, context: Context) -> Message:
     config, instruction, _ = _read(message, context)
     folder = state_folder(config, context, instruction)
     try:
-        return _reply(message, keep_teacher(config, instruction, folder, *_donors(message)), {})
+        return _reply(message, keep_teacher(config, instruction, folder, *from_donors(message)), {})
     except DonorError as error:
         return _refusal(message, instruction, error)
 
@@ -222,7 +238,7 @@ def train_student(message: Message, context: Context) -> Message:
 
     config, instruction, _ = _read(message, context)
     folder = state_folder(config, context, instruction)
-    metrics, facts = learn_student(config, instruction, folder, _donors(message)[0])
+    metrics, facts = learn_student(config, instruction, folder, from_donors(message)[0])
     return _reply(message, metrics, {}, facts)
 
 
@@ -260,7 +276,7 @@ def score(message: Message, context: Context) -> Message:
     names = [str(name) for name in message.content.config_records[SCORERS]["names"]]  # type: ignore[union-attr]
     folder = state_folder(config, context, instruction)
     try:
-        return _reply(message, score_donors(config, instruction, folder, *_donors(message), names), {})
+        return _reply(message, score_donors(config, instruction, folder, *from_donors(message), names), {})
     except DonorError as error:
         return _refusal(message, instruction, error)
 
@@ -274,7 +290,7 @@ def compare(message: Message, context: Context) -> Message:
     config, instruction, _ = _read(message, context)
     names = [str(name) for name in message.content.config_records[SCORERS]["names"]]  # type: ignore[union-attr]
     folder = state_folder(config, context, instruction)
-    return _reply(message, score_models(config, instruction, folder, *_donors(message), names), {})
+    return _reply(message, score_models(config, instruction, folder, *from_donors(message), names), {})
 
 
 @app.train("clip")
@@ -396,16 +412,6 @@ def _refusal(message: Message, instruction: Instruction, error: DonorError) -> M
 
 def _card(message: Message) -> TeacherCard:
     return TeacherCard.from_json(str(message.content.config_records[CARD]["json"]))
-
-
-def _donors(message: Message) -> tuple[list[Manifest], dict[str, Tensors]]:
-    """Return the manifests of donors in a message, and the arrays that came with it, by hash."""
-    told = message.content.config_records.get(DONORS)
-    lines = told["manifests"] if told else []
-    prefix = f"{DONORS}-"
-    records = message.content.array_records
-    sent = {name.removeprefix(prefix): from_arrays(record) for name, record in records.items() if name.startswith(prefix)}
-    return [Manifest.from_json(str(line)) for line in lines], sent  # type: ignore[union-attr]
 
 
 @lru_cache(maxsize=8)

@@ -38,6 +38,7 @@ from strategies.protocol import SCRATCH, Instruction
 
 ANCHOR = "anchor-"
 SCORES = "scores"
+Learn = Callable[[nn.Module, Memory, Work], None]
 Metrics = dict[str, float | list[int] | list[float]]
 
 
@@ -172,7 +173,11 @@ def start_task(stream: Stream) -> None:
 
 
 def learn_task(
-    config: RunConfig, told: Instruction, folder: Path, prepare: Callable[[Stream], None] = lambda stream: None
+    config: RunConfig,
+    told: Instruction,
+    folder: Path,
+    prepare: Callable[[Stream], None] = lambda stream: None,
+    learn: Learn | None = None,
 ) -> tuple[Metrics, list[str]]:
     """Learn the task of the instruction to its end, save the stream, and return metrics and facts, one a line of JSON.
 
@@ -181,6 +186,7 @@ def learn_task(
         told: ``round`` is the number of the record to write; no epochs: the task was trained in rounds.
         folder: the client's state on disk.
         prepare: called with the stream before anything else.
+        learn: how the task is learned; None: by the method of the stream.
     """
     start = time.monotonic()
     stream = open_stream(config, told, folder, told.round, blank=told.method == SCRATCH)
@@ -207,7 +213,7 @@ def learn_task(
         scores=None if stream.scores is None else stream.scores.to(stream.device),
         anchors=stream.anchors,
     )
-    METHODS["finetune" if stream.method == SCRATCH else stream.method](stream.model, stream.memory, work)
+    (learn or METHODS["finetune" if stream.method == SCRATCH else stream.method])(stream.model, stream.memory, work)
     facts = record.lines()
     states = [json.loads(line) for line in facts]
     validation = [state["validation"] for state in states if state.get("validation") is not None]

@@ -52,7 +52,7 @@ ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "max_bad_fraction": LISTED,
     "partitioner": LISTED,
     "devices_per_group": LISTED,
-    "unlabelled_fraction": SERIES,
+    "unlabelled_fraction": ("emojipairs", *SERIES),
     "label_rule": ("coco",),
     "columns": ("hf",),
     "hub_name": ("hf",),

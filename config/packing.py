@@ -68,6 +68,21 @@ class Packing(Section):
         description="distil: one student learns from all; ensemble: keep all and average their logits, the reference at N "
         "times the cost; others: merge the parameters of models of one shape",
     )
+    teachers: Literal["fine-tuned", "calibrated"] = Field(
+        "fine-tuned",
+        description="what of a donor is trained on the target's labelled examples before it teaches: all, or adapter and head",
+    )
+    teacher_epochs: Count = Field(12, description="epochs of that")
+    teacher_rate: Positive = Field(0.5, description="peak learning rate of teachers, in units of train.learning-rate")
+    student: Literal["best", "fresh"] = Field("best", description="what the student begins as: the best donor, or a new model")
+    then: Literal["nothing", "method"] = Field(
+        "nothing",
+        description="the student is the target's task as it is; or continual.method learns the task on top of it, for "
+        "continual.epochs",
+    )
+    controls: bool = Field(
+        True, description="also train the student without a teacher, and with the result of that as its one teacher"
+    )
     epochs: Count = Field(20, description="epochs of the student over its labelled examples; without any, over its inputs")
     rate: Positive = Field(1.0, description="peak learning rate of the student, in units of train.learning-rate")
     losses: str = Field(

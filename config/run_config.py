@@ -185,6 +185,38 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _donors_can_be_packed(self) -> RunConfig:
+        packs = self.strategy.name == "backpack" and self.selection.combine == "pack"
+        if self.data.unlabelled_fraction and not packs and self.strategy.name != "distil":
+            raise ValueError(
+                f"data.unlabelled-fraction = {self.data.unlabelled_fraction} is for strategy.name = 'distil', and for 'backpack' "
+                f"with selection.combine = 'pack', found '{self.strategy.name}' with '{self.selection.combine}': nobody else "
+                "reads inputs without labels; use 0"
+            )
+        if not packs:
+            return self
+        packing = self.packing
+        if packing.how != "distil":
+            raise ValueError(f"packing.how = '{packing.how}': selection.combine = 'pack' distils; use 'distil'")
+        if packing.data != "child":
+            raise ValueError(f"packing.data = '{packing.data}': inputs of donors stay with them in Back-Pack; use 'child'")
+        if packing.distil_on == "unlabelled" and not self.data.unlabelled_fraction:
+            raise ValueError(
+                "packing.distil-on = 'unlabelled' and data.unlabelled-fraction = 0.0: there is no input to ask teachers "
+                "about; raise it, or use 'all'"
+            )
+        if packing.weights == "similarity" and "modeldiff" not in self.selection.scorers:
+            raise ValueError(
+                "packing.weights = 'similarity' goes by the scorer modeldiff: name it in selection.scorer or selection.also"
+            )
+        if packing.then == "nothing" and self.data.tasks_per_client > 1:
+            raise ValueError(
+                f"packing.then = 'nothing' leaves no weight for a later task, found data.tasks-per-client = "
+                f"{self.data.tasks_per_client}: use 'method'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _probes_are_paired(self) -> RunConfig:
         if self.strategy.name == "backpack" and self.data.series and self.selection.pairing != "random":
             raise ValueError(

@@ -40,9 +40,10 @@ class Selection(Section):
     clusters: CountOrZero = Field(0, description="routing cluster: clusters of a modality; 0: by the highest silhouette")
     repeats: Count = Field(1, description="all-pairs: times that each pair is trained, with other random numbers")
     top: Count = Field(1, description="donors N that a target learns on top of")
-    combine: Literal["first", "average", "block-union"] = Field(
+    combine: Literal["first", "average", "block-union", "pack"] = Field(
         "first",
-        description="what N > 1 donors become: the best one alone, their mean, or each weight from the best that owns it",
+        description="what N donors become: the best one alone, their mean, each weight from the best that owns it, or "
+        "teachers of one student (section packing)",
     )
     rate: Positive = Field(
         0.5, description="learning rate on top of donors, in units of train.learning-rate; without donors it is 1"

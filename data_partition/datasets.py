@@ -113,6 +113,12 @@ def _load_emojipairs_twins(data: Data, subgroup: Subgroup, train_fraction: float
     return load_twins(data, subgroup, train_fraction)
 
 
+def _load_emojipairs_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> NDArray[Any]:
+    from data_partition.emojipairs.clients import load_unlabelled
+
+    return load_unlabelled(data, subgroup, train_fraction)
+
+
 def _series_subgroups(data: Data) -> list[Subgroup]:
     from data_partition import series
 
@@ -151,6 +157,7 @@ DATASETS: Final = {
         groupings.group_names,
         _emojipairs_samples,
         load_twins=_load_emojipairs_twins,
+        load_unlabelled=_load_emojipairs_unlabelled,
     ),
     "cifar100": DataSet(
         cifar100.subgroups, cifar100.check_files, cifar100.load_examples, cifar100.group_names, cifar100.samples

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from server import clip_summary, continual_summary, distil_summary, start_summary, transfer
+from server import clip_summary, continual_summary, distil_summary, pack_summary, start_summary, transfer
+from strategies.protocol import PACK_SELF, PACK_START
 
 CONTROLS = ("control", "scratch")
 
@@ -64,7 +65,8 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     moved = dict.fromkeys(clients, 0)
     for event in events:
         if event["event"] == "message" and event["client"] in moved:
-            if _is_control(event["arm"]) or event["arm"].startswith("pair-") or (counted and event["arm"] not in counted):
+            aside = _is_control(event["arm"]) or event["arm"].startswith(("pair-", "pack-"))
+            if aside or (counted and event["arm"] not in counted):
                 continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
     return [
@@ -108,6 +110,7 @@ def results(events: Iterable[Mapping[str, Any]], seconds: float, scorer: str = "
         **({"streams": streams} if streams else {}),
         **({"clusters": found} if (found := clusters(events)) else {}),
         **({"transfer": moved} if (moved := transfer.results(events, scorer)) else {}),
+        **pack_summary.results(events),
         **start_summary.results(events),
         **clip_summary.results(events),
         **distil_summary.results(events),
@@ -191,7 +194,7 @@ def _special(summary: Mapping[str, Any]) -> list[str]:
     found = [cluster_line(one) for one in summary.get("clusters", ())]
     moved = [transfer.remark(summary["transfer"])] if "transfer" in summary else []
     beside = [*start_summary.lines(summary), *distil_summary.lines(summary), *clip_summary.lines(summary)]
-    return [*found, *moved, *beside]
+    return [*found, *moved, *pack_summary.lines(summary), *beside]
 
 
 def _three(control: float | None, accuracy: float | None, difference: float | None) -> list[str]:
@@ -203,8 +206,9 @@ def _number(value: float | None, width: int = 8, sign: str = "") -> str:
 
 
 def _is_aside(arm: str) -> bool:
-    """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, a second control."""
-    return arm.startswith("without-") or arm in (transfer.OWN, distil_summary.TEACHER) or transfer.is_repeat(arm)
+    """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, more controls."""
+    more = (transfer.OWN, distil_summary.TEACHER, PACK_START, PACK_SELF)
+    return arm.startswith("without-") or arm in more or transfer.is_repeat(arm)
 
 
 def _is_control(arm: str) -> bool:

@@ -20,6 +20,7 @@ from server.continual_summary import SCORES, score
 from server.start_summary import SCRATCH
 from simulations import tables
 from simulations.significance import wilcoxon_p
+from strategies.protocol import PACK
 
 NOT_A_SETTING = ("run.seed", "run.name", "run.output-dir", "run.resume")
 HEADINGS = {
@@ -51,6 +52,11 @@ class Finished:
     def accuracies(self, which: str = "accuracy") -> dict[int, float]:
         """Return each client's accuracy, or its control's."""
         return {row["client"]: row[which] for row in self.results["clients"] if row[which] is not None}
+
+    def packed(self) -> dict[str, dict[int, float]]:
+        """Return the accuracies of the arms of packing, by arm and client; empty: the run packed nothing."""
+        arms = self.results.get("packing", {}).get("arms", ())
+        return {one["arm"]: {row["client"]: row["accuracy"] for row in one["clients"]} for one in arms}
 
     def starts(self) -> dict[str, Mapping[str, Any]]:
         """Return the starts of clients that join late, by name: the first is the result of the run, scratch its control."""
@@ -117,7 +123,8 @@ def read_run(path: Path) -> Finished:
 def lines(runs: Sequence[Finished]) -> list[Line]:
     """Return the table: for each setting a line against its own control, and one against the first setting.
 
-    Below come the other starts of clients that join late, each against scratch and against the first start of its setting.
+    Below come the other starts of clients that join late, each against scratch and against the first start of its setting, and
+    packed models against the controls of packing.
     """
     groups = group_by_setting(runs)
     table: list[Line] = []
@@ -132,6 +139,7 @@ def lines(runs: Sequence[Finished]) -> list[Line]:
         elif not control:
             table.append(_line(name, members, "", own, {}))
         table += _starts(name, members, own, control)
+        table += _packings(name, members)
         reference = reference or (name, own)
     return table
 
@@ -148,6 +156,20 @@ def _starts(name: str, members: list[Finished], own: dict[int, float], scratch: 
             line = _line(f"{name} start {start}", members, against, mean, other, seeds)
             table.append(replace(line, megabytes=statistics.fmean(one["bytes"] for one in ones) / 1e6))
     return table
+
+
+def _packings(name: str, members: list[Finished]) -> list[Line]:
+    """Compare packing with its controls of equal steps."""
+    found = [run.packed() for run in members]
+    if not all(PACK in one for one in found):
+        return []
+    seeds = [one[PACK] for one in found]
+    own = mean_per_client(seeds)
+    others = [arm for arm in found[0] if arm != PACK and all(arm in one for one in found)]
+    return [
+        _line(f"{name} packed", members, f"packing {arm}", own, mean_per_client([one[arm] for one in found]), seeds)
+        for arm in others
+    ]
 
 
 def group_by_setting(runs: Sequence[Finished]) -> dict[str, list[Finished]]:

@@ -8,6 +8,8 @@
     choose         the best N by ``selection.scorer``; none, where a short training without a donor validates better
     arm backpack   every target learns its task on top of the chosen ones, for as many epochs as the control
 
+With ``selection.combine = "pack"`` a target distils its donors into one model in place of that (strategies/packing.py).
+
 A donor that fails, or sends what does not fit, is left out, with an event; the target takes the next best.
 
 Source: Pick-a-back (ECCV 2024) for one donor: selection by decision patterns (ModelDiff, ISSTA 2021), and the target's task on
@@ -18,16 +20,30 @@ with a donor grow; here both sides have the same parameters and steps, and each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 
-from strategies.broker import CONTROL, DONOR, OWN, TARGET, Ledger, Pulled, provide, pull, refused_by, score, with_donors
+from strategies import packing
+from strategies.broker import (
+    CONTROL,
+    DONOR,
+    OWN,
+    TARGET,
+    Ledger,
+    Pulled,
+    evaluate,
+    finish,
+    provide,
+    pull,
+    refused_by,
+    score,
+    with_donors,
+)
 from strategies.job import Job
-from strategies.mailbox import Reply
-from strategies.protocol import METRICS, TRAIN_TASK, ClientInfo
-from strategies.routing import candidates, choose, clusters, is_candidate, rank
+from strategies.protocol import TRAIN_TASK, ClientInfo, Manifest
+from strategies.routing import Truth, candidates, choose, clusters, is_candidate, rank
 from strategies.shortlist import shortlists
 
 
@@ -42,9 +58,16 @@ def run(job: Job) -> None:
         learn(job, OWN, clients, epochs=settings.own_epochs)
     if settings.routing == "all-pairs":
         truth = measure(job, clients)
-    if job.progress.begin(TARGET).finished:
-        return
     ledger = Ledger()
+    if not job.progress.begin(TARGET).finished:
+        take(job, clients, truth, ledger)
+    if settings.combine == "pack" and job.config.packing.controls:
+        packing.learn_controls(job, ledger)
+
+
+def take(job: Job, clients: Sequence[ClientInfo], truth: Truth, ledger: Ledger) -> None:
+    """Route donors to targets, which learn on top of them: arm :data:`strategies.broker.TARGET`."""
+    settings = job.config.selection
     if settings.scorers:
         score(job, shortlists(job) if settings.shortlist else everyone(job), ledger)
     groups = clusters(job, ledger) if settings.routing == "cluster" else None
@@ -53,7 +76,8 @@ def run(job: Job) -> None:
         order = rank(job, target, ledger, truth)
         own = groups[target.partition_id] if groups else set(order)
         routes[target.partition_id] = choose(job, target, [donor for donor in order if donor in own], ledger)
-    learn_on(job, TARGET, routes, ledger)
+    taken = learn_on(job, TARGET, routes, ledger, packing.request if settings.combine == "pack" else on_top)
+    job.progress.save(TARGET, 1, packing.written(taken))
     job.progress.finish(TARGET)
 
 
@@ -76,22 +100,6 @@ def learn(job: Job, arm: str, clients: Sequence[ClientInfo], **fields: object) -
     found = evaluate(job, arm, [reply.client for reply in replies]) if arm != DONOR else {}
     job.progress.save(arm, 1, _written(found))
     job.progress.finish(arm)
-    return found
-
-
-def finish(job: Job, arm: str, replies: list[Reply]) -> None:
-    """Record that tasks were learned."""
-    job.record_training(replies, arm, 1, 1)
-    job.record_learned(replies, arm, 1)
-
-
-def evaluate(job: Job, arm: str, clients: Iterable[ClientInfo]) -> dict[int, float]:
-    """Evaluate what clients learned in an arm; return the balanced accuracy of each on its test examples."""
-    clients, found = list(clients), {}
-    for split in ("val", "test") if job.config.run.evaluate_every else ("test",):
-        for reply in job.evaluate_tasks([job.instruction(client, arm, round=1, split=split) for client in clients]):
-            (accuracy,) = reply.message.content.metric_records[METRICS]["balanced-accuracy"]  # type: ignore[misc]
-            found[reply.client.partition_id] = float(accuracy)
     return found
 
 
@@ -143,7 +151,20 @@ def task_message(job: Job, arm: str, target: ClientInfo, repeat: int = 0) -> Mes
     return job.message(TRAIN_TASK, told, None)
 
 
-def learn_on(job: Job, arm: str, routes: Mapping[int, Sequence[int]], ledger: Ledger) -> None:
+def on_top(
+    job: Job, arm: str, target: ClientInfo, manifests: Sequence[Manifest], arrays: Mapping[str, ArrayRecord], _: Ledger
+) -> Message:
+    """Return a request to learn the task on top of donors, or of none."""
+    return with_donors(task_message(job, arm, target), manifests, arrays)
+
+
+def learn_on(
+    job: Job,
+    arm: str,
+    routes: Mapping[int, Sequence[int]],
+    ledger: Ledger,
+    request: Callable[..., Message],
+) -> dict[int, list[int]]:
     """Let targets learn on top of their donors, each told of all of its in one message, and evaluate them.
 
     Args:
@@ -151,8 +172,12 @@ def learn_on(job: Job, arm: str, routes: Mapping[int, Sequence[int]], ledger: Le
         arm: that the targets' state belongs to.
         routes: donors of each target, the best first; the first ``selection.top`` that can be had are taken.
         ledger: has scores, and who holds what.
+        request: makes a message to a target with a donor or more, as :func:`on_top` does.
+
+    Returns:
+        The donors that each target took, the best first.
     """
-    infos, learned, top = job.mailbox.clients, [], job.config.selection.top
+    infos, learned, top, done = job.mailbox.clients, [], job.config.selection.top, {}
     waiting = {target: list(donors) for target, donors in routes.items()}
     while waiting:
         messages, taken = [], {}
@@ -160,13 +185,15 @@ def learn_on(job: Job, arm: str, routes: Mapping[int, Sequence[int]], ledger: Le
         for target, donors in waiting.items():
             manifests, arrays = provide(job, infos[target], [infos[donor] for donor in donors], ledger, top, pulled)
             taken[target] = manifests
-            messages.append(with_donors(task_message(job, arm, infos[target]), manifests, arrays))
+            make = request if manifests else on_top
+            messages.append(make(job, arm, infos[target], manifests, arrays, ledger))
         again = {}
         for reply in job.mailbox.ask(messages, lambda client: {}):
             target = reply.client.partition_id
             refused = refused_by(job, ledger, reply, taken[target])
             if refused is None:
-                job.mailbox.record("routed", arm=arm, client=target, donors=[one.partition_id for one in taken[target]])
+                done[target] = [one.partition_id for one in taken[target]]
+                job.mailbox.record("routed", arm=arm, client=target, donors=done[target])
                 learned.append(reply)
             else:
                 again[target] = [donor for donor in waiting[target] if donor != refused]
@@ -174,6 +201,7 @@ def learn_on(job: Job, arm: str, routes: Mapping[int, Sequence[int]], ledger: Le
     learned.sort(key=lambda reply: reply.client.partition_id)
     finish(job, arm, learned)
     evaluate(job, arm, [reply.client for reply in learned])
+    return done
 
 
 def _written(accuracies: Mapping[int, float]) -> dict[str, np.ndarray]:

@@ -209,3 +209,19 @@ def note(job: Job, ledger: Ledger, reply: Reply, donor: ClientInfo) -> None:
         ledger.resampled.setdefault(target, {})[donor.partition_id] = [float(value) for value in resampled]
     known = {name: value if math.isfinite(value) else None for name, value in found.items()}
     job.mailbox.record("score", arm=TARGET, client=target, donor=donor.partition_id, scores=known)
+
+
+def finish(job: Job, arm: str, replies: list[Reply]) -> None:
+    """Record that tasks were learned."""
+    job.record_training(replies, arm, 1, 1)
+    job.record_learned(replies, arm, 1)
+
+
+def evaluate(job: Job, arm: str, clients: Iterable[ClientInfo]) -> dict[int, float]:
+    """Evaluate what clients learned in an arm; return the balanced accuracy of each on its test examples."""
+    clients, found = list(clients), {}
+    for split in ("val", "test") if job.config.run.evaluate_every else ("test",):
+        for reply in job.evaluate_tasks([job.instruction(client, arm, round=1, split=split) for client in clients]):
+            (accuracy,) = reply.message.content.metric_records[METRICS]["balanced-accuracy"]  # type: ignore[misc]
+            found[reply.client.partition_id] = float(accuracy)
+    return found

@@ -177,7 +177,9 @@ class Job:
             for line in record["lines"] if record else ():  # type: ignore[union-attr]
                 fields = json.loads(str(line))
                 fact, named = fields.pop("fact"), {"arm": arm, "client": reply.client.partition_id}
-                if "width" in fields or "loss" in fields:
+                if fact.startswith("pack-"):
+                    self.mailbox.record(fact, **named, **fields)
+                elif "width" in fields or "loss" in fields:
                     self.mailbox.record("continual", **named, **{"state": fact, **fields})
                 else:
                     self.mailbox.record("continual-note", **named, note=fact, **fields)

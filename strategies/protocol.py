@@ -1,29 +1,6 @@
 """The wire protocol: what crosses between the server and a client, and nothing else.
 
-=====================  =========  ==================================  =====================================
-message                to         carries                             answer
-=====================  =========  ==================================  =====================================
-``query.describe``     every node source hash                         the clients it hosts, sizes, device
-``train``              sampled    instruction, shared arrays or none  shared arrays, metrics
-``train.joint``        one node   instruction, all partition ids      metrics (reference runs only)
-``train.task``         every      instruction, shared arrays or none  metrics and facts of one task, learned
-``train.round``        every      instruction, shared arrays or none  shared arrays, which numbers are the task's, metrics
-``evaluate``           sampled    instruction, shared arrays or none  metrics of one split
-``query.backbone``     a donor    instruction                         shared arrays, which weights it uses, manifest
-``query.sketch``       every      instruction                         2 KB on its model
-``query.score``        targets    instruction, donors' arrays         scores of each donor
-``train.teacher``      every      instruction                         metrics
-``query.teacher``      a donor    instruction                         its teacher's arrays or none, manifest
-``query.keep``         targets    instruction, a donor's teacher      that it is kept, or why it is refused
-``train.student``      every      instruction, manifests of teachers  metrics and facts
-``query.compare``      a joiner   instruction, models to start from   scores of each model
-``evaluate.tasks``     every      instruction                         metrics of each task learned so far
-``train.clip``         a teacher  instruction                         metrics
-``query.clip``         a teacher  instruction                         its card; image branch and text features, if asked for
-``train.clip_student`` students   instruction, card, arrays once      metrics
-``evaluate.clip``      every      instruction, card, arrays once      base, novel and harmonic mean of one split
-=====================  =========  ==================================  =====================================
-
+=====================  =========  ==================================  ==============================
 Partition ids, not node ids, name clients: a node id is a random number that differs between runs.
 """
 
@@ -46,6 +23,7 @@ DESCRIBE = "query.describe"
 TRAIN = "train"
 TRAIN_JOINT = "train.joint"
 TRAIN_TASK = "train.task"
+TRAIN_PACK = "train.pack"
 TRAIN_ROUND = "train.round"
 BACKBONE = "query.backbone"
 SKETCH = "query.sketch"
@@ -80,6 +58,8 @@ MASK = "mask/"
 
 # The method of a client that learns a task with a fresh model, apart from its stream.
 SCRATCH = "scratch"
+# Methods of ``train.pack``: from donors, from labels alone, and from the result of these.
+PACK, PACK_START, PACK_SELF = "pack", "pack-start", "pack-self"
 # The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
 FEDWEIT = "fedweit"
 
@@ -116,8 +96,8 @@ class Instruction:
         split: ``val`` or ``test``, for ``evaluate``.
         partition_ids: all clients of a joint training, comma-separated.
         task: the task of the client's stream to work on, from 0, in the order in which the client meets them.
-        method: how to learn it: ``scratch``, or empty for ``continual.method``; of distil the arm, of comkd which model
-            is meant.
+        method: how to learn it: ``scratch``, one of packing, or empty for ``continual.method``; of distil the arm, of comkd
+            which model is meant.
         goal: validation that the task should reach, for cpg.
         later: tasks to keep weights for, besides those of the stream.
         repeat: number of a repetition with other random numbers, from 0.
@@ -278,6 +258,16 @@ def from_masks(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray]
 def from_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
     """Unwrap named arrays."""
     return {name: array.numpy() for name, array in record.items()}
+
+
+def from_donors(message: Message) -> tuple[list[Manifest], dict[str, dict[str, np.ndarray]]]:
+    """Return the manifests of donors in a message, and the arrays that came with it, by hash."""
+    told = message.content.config_records.get(DONORS)
+    lines = told["manifests"] if told else []
+    prefix = f"{DONORS}-"
+    records = message.content.array_records
+    sent = {name.removeprefix(prefix): from_arrays(record) for name, record in records.items() if name.startswith(prefix)}
+    return [Manifest.from_json(str(line)) for line in lines], sent  # type: ignore[union-attr]
 
 
 @cache

@@ -110,11 +110,13 @@ def test_test_split_is_read_once_per_arm_and_client(finished):
 @pytest.mark.parametrize("path", WITH_SHIPPED_DATA, ids=lambda path: path.stem)
 def test_every_shipped_config_runs_one_round(path, tmp_path):
     clients = {"clustered_late_joiner": "0,1,2,6,7", "late_joiner": "0,1,2,6,7", "comkd_clip": "0,1"}.get(path.stem, "0,6")
+    clients = "6,7" if path.stem.startswith("pack_") else clients
     small = {"run.rounds": 1, "train.epochs": 1, "data.clients": clients, "run.output-dir": str(tmp_path), "run.name": "run"}
     small["strategy.cluster-warmup"] = 1
     tasks = {"epochs": 1, "prune-epochs": 1, "retrain-epochs": 1, "ratios": "0.6", "growth-step": 0.0, "ewc-samples": 5}
     small |= {f"continual.{key}": value for key, value in tasks.items()}
-    small |= {"selection.donor-epochs": 1, "selection.own-epochs": 1, "clip.pretrain-epochs": 1, "clip.prompt-epochs": 1}
+    small |= {"selection.donor-epochs": 1, "selection.own-epochs": 1, "selection.tune-epochs": 1}
+    small |= {"packing.epochs": 1, "packing.teacher-epochs": 1, "clip.pretrain-epochs": 1, "clip.prompt-epochs": 1}
     inprocess.run(parse({**read_toml(path), **small}))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [row["client"] for row in results["clients"]] == [int(part) for part in clients.split(",")]

@@ -1,0 +1,181 @@
+"""A target packs its donors into one model: they teach a student that begins as the best of them.
+
+Every donor's model gets a head for the target's classes, unless it brought one for the same classes, and is trained on the
+target's labelled examples (``packing.teachers``). The student learns from the labels it has, and from the teachers on all of
+the target's inputs, those without labels (``data.unlabelled-fraction``) included. No input leaves the client.
+
+Two controls have the student's start, steps, batches and random numbers: ``pack-start`` learns from the labels alone,
+``pack-self`` from the result of that as its one teacher, which is self-distillation.
+
+Source: Hinton et al., 2015, the distillation; Furlanello et al., "Born-Again Neural Networks", ICML 2018, one's own model as
+the teacher. Docs: docs/packing.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from client.continual.memory import Memory, install, remember
+from client.continual.methods import METHODS, Work, optimisation
+from client.continual.ownership import claim_free
+from client.continual.train import Optimisation, TaskData, counts, validate
+from client.donors import Donor, slowed
+from client.modeldiff.swap import candidate_model
+from client.modeldiff.tune import Budget, start
+from client.packing.data import PackData
+from client.packing.packer import Packed, pack
+from client.packing.teachers import Teacher, prototypes_of, train_teacher
+from client.scoring import DonorError, fetch
+from client.stream import Metrics, Stream, learn_task
+from config import Packing, RunConfig
+from data_partition.client_data import load_unlabelled
+from models.arrays import Arrays
+from models.groups import Group, copy_model, get_tensors, stored_names
+from strategies.protocol import PACK, PACK_SELF, PACK_START, Instruction, Manifest
+
+TRAINED = {"fine-tuned": (Group.BACKBONE, Group.ADAPTER, Group.HEAD), "calibrated": (Group.ADAPTER, Group.HEAD)}
+"""What of a donor's model is trained before it teaches."""
+
+
+def pack_task(
+    config: RunConfig,
+    told: Instruction,
+    folder: Path,
+    manifests: Sequence[Manifest],
+    sent: Mapping[str, Arrays],
+    similarities: Sequence[float] = (),
+) -> tuple[Metrics, list[str]]:
+    """Pack donors into the client's model of its task, save it, and return metrics and facts as ``learn_task`` does.
+
+    Args:
+        config: settings of the run.
+        told: its ``method`` is the arm: :data:`strategies.protocol.PACK`, ``PACK_START`` or ``PACK_SELF``.
+        folder: the client's state on disk.
+        manifests: of the donors, the best first; the controls use the first alone.
+        sent: arrays by hash, of those that the client does not have.
+        similarities: of the donors to the target, for ``packing.weights = "similarity"``.
+
+    Raises:
+        DonorError: what a donor sent does not fit, is neither here nor there, or diverges in training.
+        PackingError: the settings would teach noise, with the reasons.
+    """
+    begun: list[Stream] = []
+    donors: list[Donor] = []
+
+    def prepare(stream: Stream) -> None:
+        donors.extend(fetch(stream, manifests, sent, folder))
+        names = " ".join(manifest.sha256 for manifest in manifests)
+        stream.built_on = hashlib.sha256(f"{told.method} {names}".encode()).hexdigest()
+        begun.append(stream)
+
+    def learn(model: nn.Module, memory: Memory, work: Work) -> None:
+        settle(*student_of(begun[0], donors, told.method, similarities, work), model, memory, work)
+
+    try:
+        return learn_task(config, replace(told, method=""), folder, prepare, learn)
+    except FloatingPointError as error:
+        first = manifests[0].partition_id
+        raise DonorError(first, f"a student that begins as it diverges: {error}") from None
+
+
+def student_of(
+    stream: Stream, donors: Sequence[Donor], arm: str, similarities: Sequence[float], work: Work
+) -> tuple[nn.Module, Packed]:
+    """Return the trained student of an arm, and its log."""
+    settings, seed = stream.config.packing, stream.seed
+    how, classes = optimisation(stream.config), stream.data.subgroup.classes
+    labelled = PackData(work.data, classes)
+    student = beginning(stream, donors[0]) if settings.student == "best" else fresh_model(stream)
+    teachers: list[Teacher] = []
+    data = labelled
+    if arm == PACK_SELF:
+        own = copy_model(student)
+        told = pack(own, [], labelled, settings, how, seed=seed).epochs[-1]
+        work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
+        teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
+    if arm == PACK:
+        known: list[float | None] = list(similarities) or [None] * len(donors)
+        teachers = [teacher_of(stream, donor, known[k], how, work) for k, donor in enumerate(donors)]
+    if arm != PACK_START:
+        unlabelled = load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
+        data = replace(labelled, unlabelled=unlabelled)
+    return student, pack(student, teachers, data, settings, how, seed=seed, record=work.record)
+
+
+def beginning(stream: Stream, donor: Donor) -> nn.Module:
+    """Return the donor's model as the target begins with it, on the target's device.
+
+    Raises:
+        DonorError: its head has a shape that no model has.
+    """
+    group, fresh = stream.data.subgroup, fresh_model(stream)
+    try:
+        model = candidate_model(donor.arrays, donor.manifest.modality, fresh, group.modality)
+    except ValueError as error:
+        raise DonorError(donor.manifest.partition_id, error) from None
+    same = donor.manifest.modality == group.modality
+    return start(model, fresh, same_modality=same, same_classes=donor.manifest.classes == group.classes)
+
+
+def fresh_model(stream: Stream) -> nn.Module:
+    """Return a copy of the target's model as initialised, on its device."""
+    return copy_model(stream.fresh).to(stream.device)
+
+
+def teacher_of(stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work) -> Teacher:
+    """Train a donor's model on the target's labelled examples, and record how it validates.
+
+    Raises:
+        DonorError: the training diverges.
+    """
+    settings, classes = stream.config.packing, stream.data.subgroup.classes
+    budget = Budget(
+        settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
+    )
+    model = beginning(stream, donor)
+    try:
+        model = train_teacher(model, work.data, budget, TRAINED[settings.teachers], settings.checkpoint)
+    except FloatingPointError as error:
+        raise DonorError(donor.manifest.partition_id, f"training it as a teacher diverges: {error}") from None
+    name, found = str(donor.manifest.partition_id), validate(model, model, work.data)
+    work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
+    return replace(taught(name, model, work.data, classes, settings), similarity=similarity)
+
+
+def taught(name: str, model: nn.Module, data: TaskData, classes: tuple[str, ...], settings: Packing) -> Teacher:
+    """Return a model as a teacher, with class prototypes if a loss reads them."""
+    prototypes = None
+    if "edu-attention" in settings.weighted:
+        device = next(model.parameters()).device
+        prototypes = prototypes_of(model, data.train.inputs, data.train.labels, len(classes), device)
+    return Teacher(name, model, classes, prototypes=prototypes)
+
+
+@torch.no_grad()
+def settle(student: nn.Module, packed: Packed, model: nn.Module, memory: Memory, work: Work) -> None:
+    """Make the student the target's task: as it is, or as what ``continual.method`` begins with (``packing.then``).
+
+    Args:
+        student: trained.
+        packed: its log.
+        model: of the stream, with owners.
+        memory: of the stream.
+        work: the task.
+    """
+    install(model, get_tensors(student, stored_names(student)))
+    settings, last = work.config.packing, packed.epochs[-1]
+    loss, facts = last.losses.get("cross-entropy", 0.0), {"epochs": settings.epochs, "validation": last.validation}
+    if settings.then == "method":
+        work.record("pack", task=work.task, loss=loss, **facts, **counts(model, work.task))
+        with torch.enable_grad():
+            METHODS[work.config.continual.method](model, memory, replace(work, config=slowed(work.config)))
+        return
+    claim_free(model, work.task)
+    work.record("pack", task=work.task, loss=loss, **facts, **counts(model, work.task))
+    remember(model, memory, work.task, torch.zeros(0, dtype=torch.bool))

@@ -1,0 +1,65 @@
+"""Inputs of training concepts beyond those that a client has labels of."""
+
+import pytest
+
+from config import Data
+from data_partition.client_data import load_client, load_unlabelled
+from data_partition.emojipairs.dataset import load
+from data_partition.files import DataError
+from data_partition.subgroups import find_subgroup, subgroups
+from tests.data_partition.test_twins import concepts_by_input, key
+
+
+@pytest.mark.parametrize(("grouping", "concepts", "most"), [("tri", "shared", 1.0), ("siblings", "disjoint", 0.5)])
+def test_unlabelled_inputs_are_the_rest_of_the_training_rows(grouping, concepts, most):
+    data = Data(grouping=grouping, concepts=concepts, unlabelled_fraction=1.0)
+    for group in (subgroups(data)[1], subgroups(data)[-1]):
+        inputs = load_unlabelled(data, group)
+        known, there = load_client(data, group.partition_id), load_client(data, group.partition_id, most)
+        assert sorted(map(key, [*inputs, *known.train.inputs])) == sorted(map(key, there.train.inputs))
+        assert inputs.dtype == known.train.inputs.dtype
+
+
+def test_no_concept_of_validation_test_or_the_labelled_is_among_them():
+    table = load()
+    known = concepts_by_input(table.images)
+    data = Data(grouping="tri", concepts="shared", unlabelled_fraction=1.0)
+    client, inputs = load_client(data, 0), load_unlabelled(data, find_subgroup(data, 0))
+
+    def concepts(rows):
+        return set().union(*(known[key(value)] for value in rows))
+
+    for split in (client.train, client.val, client.test):
+        assert not concepts(inputs) & concepts(split.inputs)
+
+
+def test_a_smaller_share_is_a_part_of_a_larger_one():
+    def found(share):
+        data = Data(grouping="tri", concepts="shared", unlabelled_fraction=share)
+        return {key(value) for value in load_unlabelled(data, find_subgroup(data, 6))}
+
+    assert set() < found(0.5) < found(1.0)
+
+
+def test_a_larger_share_of_labels_leaves_fewer_without():
+    data = Data(grouping="tri", concepts="shared", unlabelled_fraction=0.75)
+    group = find_subgroup(data, 0)
+    assert len(load_unlabelled(data, group, 0.5)) < len(load_unlabelled(data, group))
+    with pytest.raises(DataError, match="has no image"):
+        load_unlabelled(data, group, 1.0)
+
+
+def test_without_the_setting_there_are_none():
+    data = Data(grouping="tri")
+    assert load_unlabelled(data, find_subgroup(data, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"unlabelled_fraction": 1.0, "dataset": "cifar100", "grouping": "superclass"}, "is for emojipairs"),
+    ],
+)
+def test_shares_that_leave_nothing_or_take_too_much_are_refused(settings, told):
+    with pytest.raises(ValueError, match=told):
+        Data(**{"grouping": "tri", **settings})

@@ -1,0 +1,150 @@
+"""Packing through the whole app: what travels, controls of equal steps, donors that lie, and runs that are killed."""
+
+import json
+
+import pytest
+
+from client import donors
+from config import parse
+from data_partition.client_data import load_unlabelled
+from data_partition.subgroups import find_subgroup
+from server.run_folder import RunFolder
+from strategies.protocol import CONFIG, FACTS, METRICS
+from tests.simulations.helpers import arrays_of, facts, run, watch
+from tests.simulations.test_backpack import SMALL, client_of, donors_in, of_type, results_of
+from tests.simulations.test_continual import KilledError, die_at, of
+
+TINY = {
+    **SMALL,
+    "strategy.share": "backbone+adapter+head",
+    "data.grouping": "tri",
+    "data.clients": "6,7,8",
+    "data.train-fraction": 0.1,
+    "data.unlabelled-fraction": 0.4,
+    "model.dim": 32,
+    "model.latents": 4,
+    "model.heads": 2,
+    "model.cross-heads": 2,
+    "model.layers": 1,
+    "selection.own-epochs": 0,
+    "selection.donor-epochs": 1,
+    "selection.combine": "pack",
+    "selection.top": 2,
+    "packing.epochs": 2,
+    "packing.teacher-epochs": 1,
+    "packing.weights": "similarity",
+}
+ARMS = {"backpack": "pack", "pack-start": "pack-start", "pack-self": "pack-self"}
+
+
+def walk(root, **flat):
+    return run(root, "run", **{**TINY, **flat})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        crossed = watch(patch)
+        folder = walk(tmp_path_factory.mktemp("packed"))
+    return folder, crossed
+
+
+def test_each_arm_has_one_message_a_target_and_no_array_goes_twice(finished):
+    folder, crossed = finished
+    packed = of_type(crossed, "train.pack")
+    told = [(message.content[CONFIG]["arm"], client_of(message)) for message, _ in packed]
+    assert told == [(arm, client) for arm in ARMS for client in (6, 7, 8)]
+    chosen = {e["client"]: e["chosen"] for e in of(facts(folder), "routing")}
+    for message, reply in packed:
+        arm = message.content[CONFIG]["arm"]
+        assert message.content[CONFIG]["method"] == ARMS[arm]
+        assert donors_in(message) == chosen[client_of(message)][: 2 if arm == "backpack" else 1]
+        assert not arrays_of(message)  # they came when they were scored
+        assert not arrays_of(reply)
+        assert set(reply.content) == {METRICS, FACTS}
+
+
+def test_inputs_never_leave(finished):
+    """No message holds the bytes of an input; the largest text that leaves is that of facts."""
+    _, crossed = finished
+    config = parse(TINY)
+    inputs = [row.numpy().tobytes() for c in (6, 7, 8) for row in load_unlabelled(config.data, find_subgroup(config.data, c))]
+    assert len(inputs) > 20
+    for _, reply in crossed:
+        told = b"".join(array.numpy().tobytes() for array in arrays_of(reply).values())
+        assert not any(one in told for one in inputs)
+    for message, reply in of_type(crossed, "train.pack"):
+        numbers = [value for record in reply.content.metric_records.values() for value in record.values()]
+        assert not any(isinstance(value, list) for value in numbers)
+        assert len(json.dumps(list(reply.content[FACTS]["lines"]))) < 4000
+        assert "unlabelled" not in json.dumps(dict(message.content[CONFIG]))
+
+
+def test_the_arms_begin_alike_and_learn_from_other_teachers(finished):
+    folder, _ = finished
+    events = facts(folder)
+    epochs = {(e["arm"], e["epoch"]): e for e in of(events, "pack-epoch", client=6)}
+    assert {e["steps"] for e in epochs.values()} == {epochs["backpack", 1]["steps"]}
+    losses = {arm: epochs[arm, 1]["losses"] for arm in ARMS}
+    assert "kd" not in losses["pack-start"]
+    assert losses["pack-self"]["kd"] != losses["backpack"]["kd"]
+    assert set(epochs["pack-self", 2]["agreement"]) == {"self"}
+    assert set(epochs["backpack", 2]["agreement"]) == {"7", "8"}
+    assert 1 < epochs["backpack", 2]["effective_teachers"] <= 2
+    taught = {(e["arm"], e["teacher"]) for e in of(events, "pack-teacher", client=6)}
+    assert taught == {("backpack", "7"), ("backpack", "8"), ("pack-self", "self")}
+
+
+def test_the_results_tell_of_all_arms(finished):
+    told = results_of(finished[0])["packing"]
+    assert [one["arm"] for one in told["arms"]] == ["pack", "start", "self"]
+    rows = {row["client"]: row["accuracy"] for row in results_of(finished[0])["clients"]}
+    assert {one["client"]: one["accuracy"] for one in told["arms"][0]["clients"]} == rows
+    assert [one["arm"] for one in told["differences"]] == ["start", "self"]
+    assert told["teachers"] == 2
+
+
+def test_killed_at_the_border_of_an_arm_it_ends_the_same(finished, tmp_path, monkeypatch):
+    events = facts(finished[0])
+    revive = die_at(monkeypatch, RunFolder, "record", events.index(of(events, "arm", arm="pack-self")[0]) + 1)
+    with pytest.raises(KilledError):
+        walk(tmp_path)
+    revive()
+    with pytest.MonkeyPatch.context() as patch:
+        crossed = watch(patch)
+        resumed = walk(tmp_path, **{"run.resume": True})
+    assert {m.content[CONFIG]["arm"] for m, _ in of_type(crossed, "train.pack")} == {"pack-self"}
+    assert results_of(resumed)["packing"] == results_of(finished[0])["packing"]
+
+
+def test_a_donor_that_diverges_as_a_teacher_makes_way(tmp_path, monkeypatch):
+    whole = donors.publish
+
+    def huge(config, told, folder):
+        manifest, arrays = whole(config, told, folder)
+        if told.partition_id == 7:
+            arrays = {name: value * 1e30 if value.dtype.kind == "f" else value for name, value in arrays.items()}
+            manifest = donors.Manifest(**{**manifest.__dict__, "sha256": donors.digest(arrays)})
+        return manifest, arrays
+
+    monkeypatch.setattr(donors, "publish", huge)
+    folder = walk(tmp_path, **{"selection.scorer": "random", "packing.weights": "uniform", "packing.then": "method"})
+    events = facts(folder)
+    assert {e["client"] for e in of(events, "refused")} == {7}
+    assert "diverges" in of(events, "refused")[0]["reason"]
+    assert {e["client"]: e["donors"] for e in of(events, "routed", arm="backpack")}[6] == [8]
+    assert {e["teacher"] for e in of(events, "pack-teacher", client=6, arm="backpack")} == {"8"}
+    assert of(events, "continual", client=6, arm="backpack", state="train")  # cpg went on from the student
+    assert len(results_of(folder)["packing"]["arms"]) == 3
+
+
+def test_settings_that_do_not_fit_are_refused():
+    for changes, told in (
+        ({"selection.combine": "first"}, "nobody else reads"),
+        ({"packing.how": "average"}, "use 'distil'"),
+        ({"packing.data": "parent", "packing.consent": "all"}, "stay with them"),
+        ({"packing.distil-on": "unlabelled", "data.unlabelled-fraction": 0.0}, "no input to ask"),
+        ({"selection.scorer": "logme"}, "goes by the scorer modeldiff"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            parse({**TINY, **changes})
