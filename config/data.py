@@ -97,8 +97,8 @@ class Data(Section):
     )
     unlabelled_fraction: Fraction = Field(
         0.0,
-        description="share of what train-fraction leaves of the training concepts, of which a client has inputs without labels; "
-        "series: of windows, and so is train-fraction then",
+        description="share of what train-fraction leaves of the training concepts, of which a client has inputs without "
+        "labels; series: of windows, and so is train-fraction then",
     )
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of the non-test concepts kept for validation"

@@ -187,11 +187,12 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _donors_can_be_packed(self) -> RunConfig:
         packs = self.strategy.name == "backpack" and self.selection.combine == "pack"
-        if self.data.unlabelled_fraction and not packs and self.strategy.name != "distil":
+        taught = self.strategy.name in ("distil", "local")  # local: what teachers of distil train by, see of_teachers
+        if self.data.unlabelled_fraction and not packs and not taught:
             raise ValueError(
-                f"data.unlabelled-fraction = {self.data.unlabelled_fraction} is for strategy.name = 'distil', and for 'backpack' "
-                f"with selection.combine = 'pack', found '{self.strategy.name}' with '{self.selection.combine}': nobody else "
-                "reads inputs without labels; use 0"
+                f"data.unlabelled-fraction = {self.data.unlabelled_fraction} is for strategy.name = 'distil', and for "
+                f"'backpack' with selection.combine = 'pack', found '{self.strategy.name}' with '{self.selection.combine}': "
+                "nobody else reads inputs without labels; use 0"
             )
         if not packs:
             return self
