@@ -54,14 +54,15 @@ from models.factory import build_model  # noqa: E402
 from models.groups import Group, copy_model  # noqa: E402
 
 SEEDS, TARGET, LIMIT = (0, 1, 2), 3, 3.0
-TEACHER_EPOCHS, EPOCHS, LABELLED, AUGMENT = 15, 48, 0.1, "mix1"
+TEACHER_EPOCHS, EPOCHS, AUGMENT = 15, 48, "mix1"
 HOW = Optimisation(
     batch_size=64, learning_rate=0.05, weight_decay=5e-4, clip_norm=0.0, optimizer="sgd", momentum=0.9, schedule="cosine"
 )
 STUDENT = replace(HOW, batch_size=16)
 """Batches of labelled windows; unlabelled ones come 64 at a time."""
 PACKING = Packing(temperature=4.0, unlabelled_batch=64)
-DATA = Data(dataset="watch", grouping="subjects", subjects_per_client=2, train_fraction=1.0, unlabelled_fraction=1.0)
+DATA = Data(dataset="watch", grouping="subjects", subjects_per_client=2, train_fraction=0.1, unlabelled_fraction=1.0)
+"""Where labels are for all windows, the share of 1.0 is passed."""
 CPU = torch.device("cpu")
 GROUPS = (Group.BACKBONE, Group.ADAPTER, Group.HEAD)
 ARMS = ("scratch", "all labels", "self", "1:1", "best of 1:1", "1:3", "ensemble")
@@ -84,7 +85,7 @@ def train_teachers(seed: int, epochs: int = TEACHER_EPOCHS, augment: str = AUGME
     found = []
     for client in range(4):
         budget = Budget(epochs, HOW, seed * 10 + client)
-        found.append(train_teacher(fresh(seed), task(load_client(DATA, client), augment), budget, GROUPS))
+        found.append(train_teacher(fresh(seed), task(load_client(DATA, client, 1.0), augment), budget, GROUPS))
     return found
 
 
@@ -119,7 +120,8 @@ def measure(
         augment: of students, and of what teachers are asked about.
         arms: that are wanted.
     """
-    client, more = load_client(DATA, target, LABELLED), load_unlabelled(DATA, load_client(DATA, target).subgroup, LABELLED)
+    client = load_client(DATA, target)
+    more = load_unlabelled(DATA, client.subgroup)
     classes, others = client.subgroup.classes, [model for number, model in enumerate(models) if number != target]
     named = [Teacher(f"teacher {number}", model, classes) for number, model in enumerate(others)]
 
@@ -138,7 +140,7 @@ def measure(
     if "self" in arms:
         found["self"] = score([student([Teacher("self", copy_model(alone), classes)])], client)
     if "all labels" in arms:
-        found["all labels"] = score([student([], load_client(DATA, target))], client)
+        found["all labels"] = score([student([], load_client(DATA, target, 1.0))], client)
     if "1:1" in arms:
         single = [score([student([one])], client) for one in named]
         found["1:1"] = statistics.fmean(val for val, _ in single), statistics.fmean(test for _, test in single)

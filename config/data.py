@@ -97,8 +97,8 @@ class Data(Section):
     )
     unlabelled_fraction: Fraction = Field(
         0.0,
-        description="share of the training rows beyond train-fraction that a client owns without labels; series: of windows, "
-        "and so is train-fraction then",
+        description="share of the training windows that a client of series has; of those beyond train-fraction, which then is "
+        "of windows too, it does not know the labels; 0: it has labels of all",
     )
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of the non-test concepts kept for validation"

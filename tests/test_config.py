@@ -119,7 +119,7 @@ def test_default_config_is_the_default_simulation():
         ({**ACROSS, **PAIRED, "strategy.share": "backbone"}, ["'paired'", "the donor's adapter", "'backbone+adapter'"]),
         ({**ACROSS, **PAIRED, **CIFAR}, ["'paired'", "'cifar100' has images alone", "'swap'"]),
         ({"selection.pairing": "words", "selection.also": "cka"}, ["'words'", "modeldiff alone", "cka"]),
-        ({"data.unlabelled-fraction": 0.5}, ["data.unlabelled-fraction", "watch", "emojipairs"]),
+        ({**CIFAR, "data.unlabelled-fraction": 0.5}, ["data.unlabelled-fraction", "watch", "cifar100"]),
         ({**DISTIL, "distil.teacher-width": 2.0}, ["distil.teacher-width = 2.0", "'same'"]),
         ({**DISTIL, "distil.teacher": "wrn-16-2"}, ["distil.teacher", "wrn-16-2"]),
         ({**DISTIL, "distil.teacher": "resnet18"}, ["distil.teacher = 'resnet18'", "takes images", "series"]),
