@@ -1,6 +1,6 @@
 """What a student of the watch data gains from three teachers, over one: 1:3 packing against 1:1.
 
-    .venv/bin/python benchmarks/watch_packing.py            # 3 seeds: ten minutes of one core
+    .venv/bin/python benchmarks/watch_packing.py            # 3 seeds: four minutes of one core
     .venv/bin/python benchmarks/watch_packing.py --quick    # one seed, fewer epochs: half a minute, and says little
     .venv/bin/python benchmarks/watch_packing.py --check    # exit 1 unless 1:3 is 3 points above 1:1, the mean over seeds
     .venv/bin/python benchmarks/watch_packing.py --everyone # each of the four clients is the target once
@@ -16,7 +16,7 @@ subjects 9 and 10, whom nobody has met. Every student has the same number of ste
     1:3          three teachers with equal weights   ensemble     mean of the teachers' logits, at three times the cost
 
 Accuracies are shares of the windows of the test subjects. The settings were chosen on validation: recordings of the target's
-own subjects, held out.
+own subjects, held out. What came of it, which is below the limit of ``--check``: docs/wearable.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -53,12 +54,15 @@ from models.factory import build_model  # noqa: E402
 from models.groups import Group, copy_model  # noqa: E402
 
 SEEDS, TARGET, LIMIT = (0, 1, 2), 3, 3.0
-TEACHER_EPOCHS, EPOCHS, LABELLED, AUGMENT = 15, 120, 0.1, "mix1"
+TEACHER_EPOCHS, EPOCHS, AUGMENT = 15, 48, "mix1"
 HOW = Optimisation(
     batch_size=64, learning_rate=0.05, weight_decay=5e-4, clip_norm=0.0, optimizer="sgd", momentum=0.9, schedule="cosine"
 )
-PACKING = Packing(temperature=4.0)
-DATA = Data(dataset="watch", grouping="subjects", subjects_per_client=2, train_fraction=1.0, unlabelled_fraction=1.0)
+STUDENT = replace(HOW, batch_size=16)
+"""Batches of labelled windows; unlabelled ones come 64 at a time."""
+PACKING = Packing(temperature=4.0, unlabelled_batch=64)
+DATA = Data(dataset="watch", grouping="subjects", subjects_per_client=2, train_fraction=0.1, unlabelled_fraction=1.0)
+"""Where labels are for all windows, the share of 1.0 is passed."""
 CPU = torch.device("cpu")
 GROUPS = (Group.BACKBONE, Group.ADAPTER, Group.HEAD)
 ARMS = ("scratch", "all labels", "self", "1:1", "best of 1:1", "1:3", "ensemble")
@@ -81,7 +85,7 @@ def train_teachers(seed: int, epochs: int = TEACHER_EPOCHS, augment: str = AUGME
     found = []
     for client in range(4):
         budget = Budget(epochs, HOW, seed * 10 + client)
-        found.append(train_teacher(fresh(seed), task(load_client(DATA, client), augment), budget, GROUPS))
+        found.append(train_teacher(fresh(seed), task(load_client(DATA, client, 1.0), augment), budget, GROUPS))
     return found
 
 
@@ -101,7 +105,7 @@ def measure(
     models: Sequence[nn.Module],
     seed: int,
     settings: Packing,
-    how: Optimisation = HOW,
+    how: Optimisation = STUDENT,
     augment: str = AUGMENT,
     arms: Sequence[str] = ARMS,
 ) -> Scores:
@@ -116,7 +120,8 @@ def measure(
         augment: of students, and of what teachers are asked about.
         arms: that are wanted.
     """
-    client, more = load_client(DATA, target, LABELLED), load_unlabelled(DATA, load_client(DATA, target).subgroup, LABELLED)
+    client = load_client(DATA, target)
+    more = load_unlabelled(DATA, client.subgroup)
     classes, others = client.subgroup.classes, [model for number, model in enumerate(models) if number != target]
     named = [Teacher(f"teacher {number}", model, classes) for number, model in enumerate(others)]
 
@@ -135,7 +140,7 @@ def measure(
     if "self" in arms:
         found["self"] = score([student([Teacher("self", copy_model(alone), classes)])], client)
     if "all labels" in arms:
-        found["all labels"] = score([student([], load_client(DATA, target))], client)
+        found["all labels"] = score([student([], load_client(DATA, target, 1.0))], client)
     if "1:1" in arms:
         single = [score([student([one])], client) for one in named]
         found["1:1"] = statistics.fmean(val for val, _ in single), statistics.fmean(test for _, test in single)
@@ -181,7 +186,7 @@ def main(
     """Run the benchmark."""
     torch.set_num_threads(1)
     console, scores = Console(), []
-    settings = PACKING.model_copy(update={"epochs": 10 if quick else EPOCHS})
+    settings = PACKING.model_copy(update={"epochs": 4 if quick else EPOCHS})
     for seed in range(1 if quick else seeds):
         models = train_teachers(seed, 3 if quick else TEACHER_EPOCHS)
         for target in range(4) if everyone else (TARGET,):

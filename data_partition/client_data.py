@@ -100,7 +100,7 @@ def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float | None
     """Return the training inputs that a client owns without labels, as ``Split.inputs``; None: it owns none.
 
     Args:
-        data: ``data.unlabelled_fraction`` says how many of those that ``train_fraction`` leaves.
+        data: ``data.unlabelled_fraction`` says how far they go beyond ``train_fraction``.
         subgroup: what the client owns.
         train_fraction: see :func:`load_client`.
 

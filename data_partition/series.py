@@ -118,8 +118,8 @@ def label_some(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return which training windows have labels, and which of the others the client has without, both ascending.
 
-    Of each class the share ``train_fraction``, at least one, has labels, and of the rest the share
-    ``data.unlabelled_fraction`` comes without, drawn by ``data.seed``. Windows may overlap, also between the two.
+    Of each class the share ``train_fraction``, at least one, has labels, and those beyond it come without, as far as the share
+    ``data.unlabelled_fraction``, drawn by ``data.seed``. Windows may overlap, also between the two.
     """
     known: list[int] = []
     unknown: list[int] = []
@@ -128,7 +128,7 @@ def label_some(
         order = [int(row) for row in seeded_order(rows, data.seed, f"labels/{subgroup.partition_id}/{name}")]
         number = max(1, round(train_fraction * len(order))) if order else 0
         known += order[:number]
-        unknown += order[number : number + round(data.unlabelled_fraction * (len(order) - number))]
+        unknown += order[number : round(data.unlabelled_fraction * len(order))]
     return np.array(sorted(known), np.int64), np.array(sorted(unknown), np.int64)
 
 

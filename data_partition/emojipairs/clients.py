@@ -35,7 +35,7 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
 
 
 def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> NDArray[Any]:
-    """Return the inputs of a share of the concepts that a client could own beyond its own, ``data.unlabelled_fraction``.
+    """Return the inputs of a client's training concepts between a share of them and ``data.unlabelled_fraction``.
 
     They are in the client's styles or sources, and in the order of :func:`load_examples`, whose training rows they are no part
     of; no concept of validation or test is among them.
@@ -46,8 +46,7 @@ def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> ND
     table = load(data.data_dir, data.vocab_file)
     split = _split(table, data.val_fraction, data.seed)
     known = _owned(data, split, subgroup, train_fraction)
-    most = 1.0 / data.num_domains if data.concepts == "disjoint" else 1.0
-    there = _owned(data, split, subgroup, train_fraction + data.unlabelled_fraction * (most - train_fraction))
+    there = _owned(data, split, subgroup, data.unlabelled_fraction)
     beyond = {name: there[name] - known[name] for name in subgroup.classes}
     rows = _rows(table, subgroup)
     return _inputs(rows, _chosen(table, rows, subgroup, beyond), subgroup, data.max_tokens)

@@ -195,7 +195,7 @@ def test_subjects_join_clients_of_another_data_set(monkeypatch, folder):
 
 
 def test_some_windows_have_labels_and_some_of_the_rest_come_without(folder):
-    """Of each class a fifth of the windows has labels, and half of the others come without; the scale is that of all."""
+    """Of each class a fifth of the windows has labels, and those up to a half come without; the scale is that of all."""
     whole = load_client(data(folder), 1)
     settings = data(folder, train_fraction=0.2, unlabelled_fraction=0.5)
     client, subgroup = load_client(settings, 1), find_subgroup(settings, 1)
@@ -207,7 +207,7 @@ def test_some_windows_have_labels_and_some_of_the_rest_come_without(folder):
     for label in range(7):
         number = whole.train.labels.tolist().count(label)
         assert known.count(label) == round(0.2 * number)
-        assert others.count(label) == round(0.5 * (number - round(0.2 * number)))
+        assert others.count(label) == round(0.5 * number) - round(0.2 * number)
     together = {row.numpy().tobytes() for row in torch.cat([client.train.inputs, unlabelled])}
     assert len(together) == len(known) + len(others)  # no window is in both
     assert torch.equal(client.val.inputs, whole.val.inputs)
@@ -221,6 +221,6 @@ def test_some_windows_have_labels_and_some_of_the_rest_come_without(folder):
 def test_without_the_setting_there_are_no_unlabelled_windows(folder):
     settings = data(folder, train_fraction=0.3)
     assert load_unlabelled(settings, find_subgroup(settings, 1)) is None
-    full = data(folder, unlabelled_fraction=1.0)
-    assert load_unlabelled(full, find_subgroup(full, 1)) is None  # all of them have labels
-    assert torch.equal(load_client(full, 1).train.inputs, load_client(data(folder), 1).train.inputs)
+    full = data(folder, train_fraction=0.3, unlabelled_fraction=1.0)
+    assert load_unlabelled(full, find_subgroup(full, 1), 1.0) is None  # all of them have labels
+    assert torch.equal(load_client(full, 1, 1.0).train.inputs, load_client(data(folder), 1).train.inputs)

@@ -12,7 +12,7 @@ from tests.data_partition.test_twins import concepts_by_input, key
 
 @pytest.mark.parametrize(("grouping", "concepts", "most"), [("tri", "shared", 1.0), ("siblings", "disjoint", 0.5)])
 def test_unlabelled_inputs_are_the_rest_of_the_training_rows(grouping, concepts, most):
-    data = Data(grouping=grouping, concepts=concepts, unlabelled_fraction=1.0)
+    data = Data(grouping=grouping, concepts=concepts, unlabelled_fraction=most)
     for group in (subgroups(data)[1], subgroups(data)[-1]):
         inputs = load_unlabelled(data, group)
         known, there = load_client(data, group.partition_id), load_client(data, group.partition_id, most)
@@ -46,7 +46,7 @@ def test_a_larger_share_of_labels_leaves_fewer_without():
     group = find_subgroup(data, 0)
     assert len(load_unlabelled(data, group, 0.5)) < len(load_unlabelled(data, group))
     with pytest.raises(DataError, match="has no image"):
-        load_unlabelled(data, group, 1.0)
+        load_unlabelled(data, group, 0.75)
 
 
 def test_without_the_setting_there_are_none():
@@ -57,6 +57,8 @@ def test_without_the_setting_there_are_none():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"unlabelled_fraction": 0.2}, "nothing is left"),
+        ({"unlabelled_fraction": 0.6}, "at most 0.333"),
         ({"unlabelled_fraction": 1.0, "dataset": "cifar100", "grouping": "superclass"}, "is for emojipairs"),
     ],
 )
