@@ -158,14 +158,14 @@ def ask(job: Job, arm: str, joiner: ClientInfo, offers: Sequence[Offer], scorers
 
 
 def put_offers(job: Job, message: Message, offers: Sequence[Offer]) -> None:
-    """Put offers into a message as donors are; nobody has told their validation: 0."""
+    """Put offers into a message as donors are; their validation is not known: NaN."""
     lines = []
     for offer in offers:
         record, first = job.wire(offer.arrays), offer.members[0]
         sha256 = digest(from_arrays(record))
         classes = first.classes if all(one.classes == first.classes for one in offer.members) else ()
         examples = sum(one.num_train for one in offer.members)
-        lines.append(Manifest(first.partition_id, first.modality, classes, 0.0, examples, sha256).to_json())
+        lines.append(Manifest(first.partition_id, first.modality, classes, math.nan, examples, sha256).to_json())
         message.content[f"{DONORS}-{sha256}"] = record
     message.content[DONORS] = ConfigRecord({"manifests": lines})
 

@@ -8,6 +8,8 @@ import pytest
 from flwr.app import Message
 
 from config import parse
+from models.factory import build_model
+from models.groups import shared_names
 from server.run_folder import read_events
 from simulations import inprocess
 
@@ -41,3 +43,10 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Message, Message]]:
 
     monkeypatch.setattr(inprocess.InProcessGrid, "_handle", handle_and_keep)
     return crossed
+
+
+def size(share: str) -> int:
+    """Bytes of what an image client of the default model shares."""
+    model = build_model(parse({}).model, "image", 12, seed=0)
+    tensors = dict(model.named_parameters())
+    return 4 * sum(tensors[name].numel() for name in shared_names(model, share))

@@ -4,11 +4,8 @@ import json
 
 import pytest
 
-from config import parse
-from models.factory import build_model
-from models.groups import shared_names
 from server.run_folder import RunFolder
-from tests.simulations.helpers import arrays_of, facts, run, watch
+from tests.simulations.helpers import arrays_of, facts, run, size, watch
 
 FULL = "backbone+adapter+head"
 SETTINGS = {
@@ -20,12 +17,6 @@ SETTINGS = {
     "data.train-fraction": 0.05,
     "data.clients": "0,1,3,4",
 }
-
-
-def size(share: str) -> int:
-    model = build_model(parse({}).model, "image", 12, seed=0)
-    tensors = dict(model.named_parameters())
-    return 4 * sum(tensors[name].numel() for name in shared_names(model, share))
 
 
 @pytest.fixture(scope="module")

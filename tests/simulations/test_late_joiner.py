@@ -6,11 +6,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from config import PROJECT_ROOT, flatten_mapping, parse, read_toml
-from models.factory import build_model
-from models.groups import shared_names
 from server.run_folder import RunFolder
 from strategies.protocol import CONFIG
-from tests.simulations.helpers import arrays_of, facts, run, watch
+from tests.simulations.helpers import arrays_of, facts, run, size, watch
 
 FULL = "backbone+adapter+head"
 STARTS = ("cluster", "cluster-head", "donor", "latent", "longer")
@@ -28,12 +26,6 @@ SETTINGS = {
     "strategy.joiner-fraction": 0.03,
     "data.clients": "0,1,3,4",
 }
-
-
-def size(share: str) -> int:
-    model = build_model(parse({}).model, "image", 12, seed=0)
-    tensors = dict(model.named_parameters())
-    return 4 * sum(tensors[name].numel() for name in shared_names(model, share))
 
 
 @pytest.fixture(scope="module")
