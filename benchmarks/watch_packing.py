@@ -205,17 +205,23 @@ def gain(scores: Sequence[Scores], over: str, place: int = 1) -> float:
     return statistics.fmean(one["1:3"][place] - one[over][place] for one in scores)
 
 
-def table(scores: Sequence[Scores]) -> Table:
-    """Return mean and deviation of each arm over runs, and by how much 1:3 is above it."""
-    found = Table(title=f"test accuracy in % over {len(scores)} runs; the last column is paired")
-    for heading in ("arm", "validation", "test", "deviation", "1:3 is above it by"):
+def table(scores: Sequence[Scores], validated: bool = True) -> Table:
+    """Return mean and deviation of each arm over runs, and by how much 1:3 is above it.
+
+    Args:
+        scores: of the runs.
+        validated: whether validation tells anything; if not, it is left out.
+    """
+    found = Table(title=f"accuracy in % over {len(scores)} runs; the last column is paired")
+    for heading in ("arm", *(["validation"] if validated else []), "test", "deviation", "1:3 is above it by"):
         found.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in scores[0]:
         vals, tests = ([one[arm][place] for one in scores] for place in (0, 1))
         spread = f"{statistics.stdev(tests):.2f}" if len(tests) > 1 else "–"
         above = [one["1:3"][1] - one[arm][1] for one in scores]
         more = "" if arm == "1:3" else f"{statistics.fmean(above):+.2f} ({sum(a > 0 for a in above)} of {len(above)})"
-        found.add_row(arm, f"{statistics.fmean(vals):.2f}", f"{statistics.fmean(tests):.2f}", spread, more)
+        shown = [f"{statistics.fmean(values):.2f}" for values in ([vals, tests] if validated else [tests])]
+        found.add_row(arm, *shown, spread, more)
     return found
 
 
@@ -243,7 +249,7 @@ def main(
             runs.append({"seed": seed, "target": target, "scores": scores[-1]})
             told = ", ".join(f"{arm} {test:.1f}" for arm, (_, test) in scores[-1].items())
             console.print(f"seed {seed}, client {target}: {told}", soft_wrap=True)
-    console.print(table(scores))
+    console.print(table(scores, validated=not chosen.data.train_on_validation))
     if output is not None:
         output.write_text(json.dumps({"protocol": protocol, "runs": runs}, indent=1) + "\n", encoding="utf-8")
     found = gain(scores, "1:1"), gain(scores, "best of 1:1")

@@ -36,6 +36,8 @@ def test_a_row_of_the_table_by_hand():
     assert columns["deviation"][0] == "2.83"
     assert columns["1:3 is above it by"] == ["+2.00 (1 of 2)", "", "-8.00 (0 of 2)"]
     assert next(iter(table(RUNS[:1]).columns[3].cells)) == "–"
+    last = {str(column.header): next(iter(column.cells)) for column in table(RUNS, validated=False).columns}
+    assert last == {"arm": "1:1", "test": "62.00", "deviation": "2.83", "1:3 is above it by": "+2.00 (1 of 2)"}
 
 
 def test_everybody_begins_alike():
