@@ -12,9 +12,8 @@ def learning_rate(train: Train, step: int, total_steps: int) -> float:
     """Return the learning rate of a step.
 
     ``cosine``: linear warm-up over ``warmup`` of the steps, then half a cosine to 0 (Loshchilov & Hutter, ICLR 2017, without
-    restarts). ``one-cycle``: half a cosine up over the first 30 %, from 1/25 of the peak, and half a cosine down to 1/10⁴ of
-    the start (Smith & Topin, 2018). ``constant``: warm-up, then the peak. ``steps``: the same, times ``milestone_factor`` at
-    each of the milestones.
+    restarts). ``one-cycle``: see :func:`one_cycle`. ``constant``: warm-up, then the peak. ``steps``: the same, times
+    ``milestone_factor`` at each of the milestones.
 
     Args:
         train: peak rate, schedule and warm-up.
@@ -23,10 +22,7 @@ def learning_rate(train: Train, step: int, total_steps: int) -> float:
     """
     progress = min(1.0, (step + 1) / total_steps)
     if train.schedule == "one-cycle":
-        start, end = 1 / 25, 1 / 25e4
-        if progress <= 0.3:
-            return train.learning_rate * _cosine(start, 1.0, progress / 0.3)
-        return train.learning_rate * _cosine(1.0, end, (progress - 0.3) / 0.7)
+        return train.learning_rate * one_cycle(progress)
     if progress < train.warmup:
         return train.learning_rate * progress / train.warmup
     if train.schedule == "constant":
@@ -34,6 +30,23 @@ def learning_rate(train: Train, step: int, total_steps: int) -> float:
     if train.schedule == "steps":
         return train.learning_rate * train.milestone_factor ** passed(ascending_shares(train.milestones), step, total_steps)
     return train.learning_rate * _cosine(1.0, 0.0, (step / total_steps - train.warmup) / (1 - train.warmup))
+
+
+def one_cycle(progress: float) -> float:
+    """Return the rate of one cycle in units of its peak.
+
+    Half a cosine up over the first 30 %, from 1/25 of the peak, and half a cosine down to 1/10⁴ of the start.
+
+    Args:
+        progress: share of the steps that are done with the one that is asked for, in (0, 1].
+
+    >>> one_cycle(0.3)
+    1.0
+
+    Source: Smith & Topin, "Super-Convergence", 2018.
+    """
+    start, end = 1 / 25, 1 / 25e4
+    return _cosine(start, 1.0, progress / 0.3) if progress <= 0.3 else _cosine(1.0, end, (progress - 0.3) / 0.7)
 
 
 def passed(milestones: Iterable[float], step: int, total_steps: int) -> int:

@@ -133,6 +133,11 @@ class Data(Section):
     test_subjects: str = Field(
         "", description="series: subjects that everybody is tested on, comma-separated; empty: the data set's own"
     )
+    train_on_validation: bool = Field(
+        False,
+        description="series: recordings held out for validation are trained on too, so that validation tells nothing; for a "
+        "last run, whose settings were chosen before",
+    )
     channels: str = Field("", description="series: channels that are read, comma-separated; empty: all of the data set")
     series_augment: Literal["none", "removal", "noise", "shift", "mix1", "mix2"] = Field(
         "mix1", description="what data.augment does to series; mix1: removal and shift, mix2: removal, noise and shift"

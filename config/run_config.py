@@ -170,6 +170,23 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _nothing_is_chosen_by_what_was_trained_on(self) -> RunConfig:
+        if not self.data.train_on_validation:
+            return self
+        if self.strategy.name not in ("local", "distil") or self.data.tasks_per_client > 1:
+            raise ValueError(
+                "data.train-on-validation = true is for strategy.name = 'local' and 'distil' with one task, which choose "
+                f"nothing by validation: found '{self.strategy.name}' with data.tasks-per-client = "
+                f"{self.data.tasks_per_client}; use false"
+            )
+        if self.strategy.name == "distil" and self.packing.checkpoint == "best-validation":
+            raise ValueError(
+                "packing.checkpoint = 'best-validation' with data.train-on-validation = true chooses an epoch by what was "
+                "trained on: use 'last', or false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _clip_takes_images(self) -> RunConfig:
         if self.strategy.name != "comkd":
             return self

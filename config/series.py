@@ -24,5 +24,13 @@ CHANNELS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Channels of each data set in their order."""
 
-SERIES_SETTINGS: Final = ("window", "step", "subjects_per_client", "test_subjects", "channels", "series_augment")
+SERIES_SETTINGS: Final = (
+    "window",
+    "step",
+    "subjects_per_client",
+    "test_subjects",
+    "train_on_validation",
+    "channels",
+    "series_augment",
+)
 """Settings of ``[data]`` that series alone have."""

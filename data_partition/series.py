@@ -4,7 +4,8 @@ A client has the recordings of ``data.subjects-per-client`` subjects, or with ``
 clients have the same classes, so they are one class group. The subjects of ``data.test-subjects`` are nobody's: everybody is
 tested on all their recordings, so that a score is of people whom no client has met. Of the own recordings of a class a client
 holds ``data.val-fraction`` out for validation, at least one, and of a class with a single recording none. No recording is in
-two splits, so windows of two splits have no sample in common.
+two splits, so windows of two splits have no sample in common; but with ``data.train-on-validation``, what is held out is
+trained on too, and validation is no judge of anything. Test stays what it is.
 
 Training windows start every ``data.step`` samples, those of validation and test do not overlap. Each channel is z-scored by
 mean and deviation of the recordings that the client trains on, all its classes together: nothing is known of other clients,
@@ -180,7 +181,7 @@ def split(data: Data, client: Subgroup, train_fraction: float) -> Parts:
         if len(items) > 1:
             parts = split_concepts({name: items}, frozenset(), data.val_fraction, data.seed)
             val |= parts.val[name]
-            items = parts.train[name]
+            items = (*parts.train[name], *sorted(parts.val[name])) if data.train_on_validation else parts.train[name]
         if items:
             train |= owned_concepts(items, train_fraction, 0, 1, disjoint=False)
     return Parts(

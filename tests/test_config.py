@@ -28,6 +28,7 @@ OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
 DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
 WATCH = {"data.dataset": "watch", "data.grouping": "subjects"}
 DISTIL = {**WATCH, "strategy.name": "distil", "model.name": "wrn-16-1"}
+LAST = {"data.train-on-validation": True}
 PATHOLOGICAL = {**DEVICES, "data.partitioner": "pathological"}
 
 
@@ -129,6 +130,9 @@ def test_default_config_is_the_default_simulation():
         ({**DISTIL, "packing.weights": "similarity"}, ["'similarity'", "other weights"]),
         ({**DISTIL, "packing.losses": "edu-attention"}, ["edu-attention", "prototypes"]),
         ({**DISTIL, "packing.data": "both", "packing.consent": "all"}, ["packing.data = 'both'", "'child'"]),
+        ({**DISTIL, **LAST, "packing.checkpoint": "best-validation"}, ["'best-validation'", "was trained on", "'last'"]),
+        ({**WATCH, **LAST, "strategy.name": "backpack"}, ["data.train-on-validation", "'backpack'", "'distil'"]),
+        ({**WATCH, **LAST, "strategy.name": "local", "data.tasks-per-client": 1, **CIFAR}, ["is for series", "cifar100"]),
         ({"strategy.name": "distil", "model.adaptive-k": "prefix"}, ["model.adaptive-k = 'prefix'", "'none'"]),
         ({"selection.finalists": 2, "selection.abstain": False}, ["selection.finalists = 2", "selection.abstain"]),
         ({"selection.also": "cka,ckb"}, ["ckb unknown", "linear-probe"]),

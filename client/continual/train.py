@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from client.continual.grow import widths
 from client.continual.ownership import count_owned
-from client.schedule import passed
+from client.schedule import one_cycle, passed
 from client.seeding import seed_for
 from client.training import autocast, batches, descend, finite, new_optimizer, predict, steps_per_epoch
 from config import Train, ascending_shares
@@ -63,7 +63,8 @@ class Optimisation:
         clip_norm: largest gradient norm, over scores too; 0: no clipping.
         optimizer: of weights and private parameters.
         momentum: of SGD.
-        schedule: ``cosine``, half of one from the peak rates to 0; ``constant``; or ``steps``.
+        schedule: ``cosine``, half of one from the peak rates to 0; ``one-cycle``, see :func:`client.schedule.one_cycle`;
+            ``constant``; or ``steps``.
         milestones: of ``steps``: shares of the steps at which the rate of weights falls (CPG: 0.5 and 0.8).
         milestone_factor: what it is multiplied by each time (CPG: 0.1).
         score_milestones: of ``steps``: shares, and the rate of scores from there on, in units of its peak (CPG: a fifth, then
@@ -77,7 +78,7 @@ class Optimisation:
     clip_norm: float = 1.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9
-    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    schedule: Literal["cosine", "one-cycle", "constant", "steps"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.8)
     milestone_factor: float = 0.1
     score_milestones: tuple[tuple[float, float], ...] = ((0.5, 0.2), (0.7, 0.0))
@@ -88,6 +89,8 @@ class Optimisation:
             return 1.0
         if self.schedule == "cosine":
             return (1 + math.cos(math.pi * step / total_steps)) / 2
+        if self.schedule == "one-cycle":
+            return one_cycle((step + 1) / total_steps)
         alone = group.get("scores_alone")
         if alone is None:
             return self.milestone_factor ** passed(self.milestones, step, total_steps)

@@ -123,6 +123,30 @@ def test_fractions_seeds_and_classes(folder):
     assert [("ROW", "PEN")[i] for i in half.train.labels] == [full.subgroup.classes[i] for i in full.train.labels[chosen]]
 
 
+def test_what_is_held_out_may_be_trained_on_in_a_last_run(folder):
+    """All 28 recordings of two people are trained on and scaled by; validation and test are the same recordings as before."""
+    settings, last = data(folder), data(folder, train_on_validation=True)
+    group = find_subgroup(settings, 1)
+    before, after = (
+        [{one.item for one in part} for part in (parts.train, parts.val, parts.test)]
+        for parts in (series.split(one, group, 1.0) for one in (settings, last))
+    )
+    assert after == [before[0] | before[1], before[1], before[2]]
+    assert len(after[0]) == 28
+    values = np.concatenate([one.values for one in series.split(last, group, 1.0).train]).astype(np.float64)
+    client, plain = load_client(last, 1), load_client(settings, 1)
+    scale = torch.from_numpy((values.std(axis=0) / moments_of(settings, group)).astype(np.float32))
+    shift = client.test.inputs * scale[:, None] - plain.test.inputs
+    torch.testing.assert_close(shift, shift[:1, :, :1].expand_as(shift), rtol=0, atol=1e-4)  # one shift for each channel
+    few, more = ({one.item for one in series.split(last, group, share).train} for share in (0.5, 0.75))
+    assert few < more < after[0]
+
+
+def moments_of(settings, group):
+    train = series.split(settings, group, 1.0).train
+    return np.concatenate([one.values for one in train]).astype(np.float64).std(axis=0)
+
+
 def test_a_class_with_one_recording_is_trained_on_and_not_validated(folder):
     """One subject has two recordings of a class; with windows longer than the shorter ones a single one is left."""
     lengths = {len(one.values) for one in open_recordings(data(folder))}

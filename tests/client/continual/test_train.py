@@ -64,6 +64,8 @@ def test_rates_by_hand():
     cosine, steps = Optimisation(), Optimisation(**STEPS)
     assert [cosine.rate(step, 4, scores) for step in range(4)] == pytest.approx([1, 0.8535534, 0.5, 0.1464466])
     assert [Optimisation(schedule="constant").rate(step, 4, scores) for step in range(4)] == [1.0] * 4
+    cycle = [Optimisation(schedule="one-cycle").rate(step, 10, scores) for step in range(10)]
+    assert cycle == pytest.approx([0.28, 0.76, 1.0, 0.9505, 0.8117, 0.6113, 0.3887, 0.1883, 0.0495, 0.0], abs=1e-4)
     assert [steps.rate(step, 10, weights) for step in range(10)] == pytest.approx([1] * 5 + [0.1] * 3 + [0.01] * 2)
     assert [steps.rate(step, 10, scores) for step in range(10)] == [1] * 5 + [0.2] * 2 + [0] * 3
     assert [steps.rate(step, 10, alone) for step in range(10)] == [1] * 5 + [0.2] * 5
