@@ -4,6 +4,8 @@ Every donor's model gets a head for the target's classes, unless it brought one 
 target's labelled examples (``packing.teachers``). The student learns from the labels it has, and from the teachers on all of
 the target's inputs, those without labels (``data.unlabelled-fraction``) included. No input leaves the client.
 
+Donors of the other modality (``packing.twins``) teach by the twins of the target's inputs: client/twin_teachers.py.
+
 Two controls have the student's start, steps, batches and random numbers: ``pack-start`` learns from the labels alone,
 ``pack-self`` from the result of that as its one teacher, which is self-distillation.
 
@@ -19,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.continual.memory import Memory, install, remember
 from client.continual.methods import METHODS, Work, optimisation
@@ -33,6 +35,7 @@ from client.packing.packer import Packed, pack
 from client.packing.teachers import Teacher, prototypes_of, train_teacher
 from client.scoring import DonorError, fetch
 from client.stream import Metrics, Stream, learn_task
+from client.twin_teachers import twin_model, twin_rows
 from config import Packing, RunConfig
 from data_partition.client_data import load_unlabelled
 from models.arrays import Arrays
@@ -100,12 +103,15 @@ def student_of(
         work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
         teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
     if arm == PACK:
-        known: list[float | None] = list(similarities) or [None] * len(donors)
-        teachers = [teacher_of(stream, donor, known[k], how, work) for k, donor in enumerate(donors)]
+        teachers = teachers_of(stream, donors, similarities, how, work)
     if arm != PACK_START:
-        unlabelled = load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
-        data = replace(labelled, unlabelled=unlabelled)
+        data = replace(labelled, unlabelled=unlabelled_of(stream))
     return student, pack(student, teachers, data, settings, how, seed=seed, record=work.record)
+
+
+def unlabelled_of(stream: Stream) -> Tensor | None:
+    """Return the client's inputs without labels; None: it has none."""
+    return load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
 
 
 def beginning(stream: Stream, donor: Donor) -> nn.Module:
@@ -128,24 +134,46 @@ def fresh_model(stream: Stream) -> nn.Module:
     return copy_model(stream.fresh).to(stream.device)
 
 
-def teacher_of(stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work) -> Teacher:
-    """Train a donor's model on the target's labelled examples, and record how it validates.
+def teachers_of(
+    stream: Stream, donors: Sequence[Donor], similarities: Sequence[float], how: Optimisation, work: Work
+) -> list[Teacher]:
+    """Train each donor's model on the target's labelled examples, and record how it validates.
+
+    One of the other modality is trained on their twins under ``packing.twins``, of which none is there to validate by;
+    otherwise its backbone learns to read the target's own inputs.
+
+    Raises:
+        DonorError: a model does not fit, or its training diverges.
+    """
+    settings, group = stream.config.packing, stream.data.subgroup
+    twins = [settings.twins > 0 and donor.manifest.modality != group.modality for donor in donors]
+    rows = twin_rows(stream, unlabelled_of(stream)) if any(twins) else None
+    known: list[float | None] = list(similarities) or [None] * len(donors)
+    teachers = []
+    for donor, by_twins, similarity in zip(donors, twins, known, strict=True):
+        name, found = str(donor.manifest.partition_id), None
+        if rows is not None and by_twins:
+            model = trained(twin_model(stream, donor, rows), donor, rows.task, settings, how, stream.seed)
+            one = replace(taught(name, model, rows.task, group.classes, settings), inputs=rows.inputs, known=rows.known)
+        else:
+            model = trained(beginning(stream, donor), donor, work.data, settings, how, stream.seed)
+            one, found = taught(name, model, work.data, group.classes, settings), validate(model, model, work.data)
+        work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
+        teachers.append(replace(one, similarity=similarity))
+    return teachers
+
+
+def trained(model: nn.Module, donor: Donor, data: TaskData, settings: Packing, how: Optimisation, seed: int) -> nn.Module:
+    """Return a donor's model, trained as ``packing.teachers`` says.
 
     Raises:
         DonorError: the training diverges.
     """
-    settings, classes = stream.config.packing, stream.data.subgroup.classes
-    budget = Budget(
-        settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
-    )
-    model = beginning(stream, donor)
+    budget = Budget(settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), seed)
     try:
-        model = train_teacher(model, work.data, budget, TRAINED[settings.teachers], settings.checkpoint)
+        return train_teacher(model, data, budget, TRAINED[settings.teachers], settings.checkpoint)
     except FloatingPointError as error:
         raise DonorError(donor.manifest.partition_id, f"training it as a teacher diverges: {error}") from None
-    name, found = str(donor.manifest.partition_id), validate(model, model, work.data)
-    work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
-    return replace(taught(name, model, work.data, classes, settings), similarity=similarity)
 
 
 def taught(name: str, model: nn.Module, data: TaskData, classes: tuple[str, ...], settings: Packing) -> Teacher:
