@@ -35,7 +35,7 @@ from client.packing.packer import Packed, pack
 from client.packing.teachers import Teacher, prototypes_of, train_teacher
 from client.scoring import DonorError, fetch
 from client.stream import Metrics, Stream, learn_task
-from client.twin_teachers import twin_model, twin_rows
+from client.twin_teachers import TwinRows, twin_model, twin_rows
 from config import Packing, RunConfig
 from data_partition.client_data import load_unlabelled
 from models.arrays import Arrays
@@ -137,43 +137,46 @@ def fresh_model(stream: Stream) -> nn.Module:
 def teachers_of(
     stream: Stream, donors: Sequence[Donor], similarities: Sequence[float], how: Optimisation, work: Work
 ) -> list[Teacher]:
-    """Train each donor's model on the target's labelled examples, and record how it validates.
-
-    One of the other modality is trained on their twins under ``packing.twins``, of which none is there to validate by;
-    otherwise its backbone learns to read the target's own inputs.
-
-    Raises:
-        DonorError: a model does not fit, or its training diverges.
-    """
-    settings, group = stream.config.packing, stream.data.subgroup
-    twins = [settings.twins > 0 and donor.manifest.modality != group.modality for donor in donors]
-    rows = twin_rows(stream, unlabelled_of(stream)) if any(twins) else None
+    """Return each donor's model as a teacher; see :func:`teacher_of`."""
+    twins = stream.config.packing.twins > 0
+    across = [twins and donor.manifest.modality != stream.data.subgroup.modality for donor in donors]
+    rows = twin_rows(stream, unlabelled_of(stream)) if any(across) else None
     known: list[float | None] = list(similarities) or [None] * len(donors)
-    teachers = []
-    for donor, by_twins, similarity in zip(donors, twins, known, strict=True):
-        name, found = str(donor.manifest.partition_id), None
-        if rows is not None and by_twins:
-            model = trained(twin_model(stream, donor, rows), donor, rows.task, settings, how, stream.seed)
-            one = replace(taught(name, model, rows.task, group.classes, settings), inputs=rows.inputs, known=rows.known)
-        else:
-            model = trained(beginning(stream, donor), donor, work.data, settings, how, stream.seed)
-            one, found = taught(name, model, work.data, group.classes, settings), validate(model, model, work.data)
-        work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
-        teachers.append(replace(one, similarity=similarity))
-    return teachers
+    return [
+        teacher_of(stream, donor, similarity, how, work, rows if by_twins else None)
+        for donor, similarity, by_twins in zip(donors, known, across, strict=True)
+    ]
 
 
-def trained(model: nn.Module, donor: Donor, data: TaskData, settings: Packing, how: Optimisation, seed: int) -> nn.Module:
-    """Return a donor's model, trained as ``packing.teachers`` says.
+def teacher_of(
+    stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work, rows: TwinRows | None = None
+) -> Teacher:
+    """Train a donor's model on the target's labelled examples, and record how it validates.
+
+    Args:
+        stream: of the target.
+        donor: of any modality; without ``rows`` its backbone learns to read the target's own inputs.
+        similarity: to the target, if it is known.
+        how: the target's optimisation.
+        work: the task.
+        rows: the donor is asked about these, and trained on the labelled ones; none of them is there to validate by.
 
     Raises:
-        DonorError: the training diverges.
+        DonorError: the model does not fit, or its training diverges.
     """
-    budget = Budget(settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), seed)
+    settings, classes, name = stream.config.packing, stream.data.subgroup.classes, str(donor.manifest.partition_id)
+    budget = Budget(
+        settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
+    )
+    model, data = (beginning(stream, donor), work.data) if rows is None else (twin_model(stream, donor, rows), rows.task)
     try:
-        return train_teacher(model, data, budget, TRAINED[settings.teachers], settings.checkpoint)
+        model = train_teacher(model, data, budget, TRAINED[settings.teachers], settings.checkpoint)
     except FloatingPointError as error:
         raise DonorError(donor.manifest.partition_id, f"training it as a teacher diverges: {error}") from None
+    found = validate(model, model, data) if rows is None else None
+    work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
+    one = replace(taught(name, model, data, classes, settings), similarity=similarity)
+    return one if rows is None else replace(one, inputs=rows.inputs, known=rows.known)
 
 
 def taught(name: str, model: nn.Module, data: TaskData, classes: tuple[str, ...], settings: Packing) -> Teacher:
