@@ -4,6 +4,8 @@ Every donor's model gets a head for the target's classes, unless it brought one 
 target's labelled examples (``packing.teachers``). The student learns from the labels it has, and from the teachers on all of
 the target's inputs, those without labels (``data.unlabelled-fraction``) included. No input leaves the client.
 
+Donors of the other modality (``packing.twins``) teach by the twins of the target's inputs: client/twin_teachers.py.
+
 Two controls have the student's start, steps, batches and random numbers: ``pack-start`` learns from the labels alone,
 ``pack-self`` from the result of that as its one teacher, which is self-distillation.
 
@@ -19,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.continual.memory import Memory, install, remember
 from client.continual.methods import METHODS, Work, optimisation
@@ -33,6 +35,7 @@ from client.packing.packer import Packed, pack
 from client.packing.teachers import Teacher, prototypes_of, train_teacher
 from client.scoring import DonorError, fetch
 from client.stream import Metrics, Stream, learn_task
+from client.twin_teachers import TwinRows, twin_model, twin_rows
 from config import Packing, RunConfig
 from data_partition.client_data import load_unlabelled
 from models.arrays import Arrays
@@ -100,12 +103,15 @@ def student_of(
         work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
         teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
     if arm == PACK:
-        known: list[float | None] = list(similarities) or [None] * len(donors)
-        teachers = [teacher_of(stream, donor, known[k], how, work) for k, donor in enumerate(donors)]
+        teachers = teachers_of(stream, donors, similarities, how, work)
     if arm != PACK_START:
-        unlabelled = load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
-        data = replace(labelled, unlabelled=unlabelled)
+        data = replace(labelled, unlabelled=unlabelled_of(stream))
     return student, pack(student, teachers, data, settings, how, seed=seed, record=work.record)
+
+
+def unlabelled_of(stream: Stream) -> Tensor | None:
+    """Return the client's inputs without labels; None: it has none."""
+    return load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
 
 
 def beginning(stream: Stream, donor: Donor) -> nn.Module:
@@ -128,24 +134,49 @@ def fresh_model(stream: Stream) -> nn.Module:
     return copy_model(stream.fresh).to(stream.device)
 
 
-def teacher_of(stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work) -> Teacher:
+def teachers_of(
+    stream: Stream, donors: Sequence[Donor], similarities: Sequence[float], how: Optimisation, work: Work
+) -> list[Teacher]:
+    """Return each donor's model as a teacher; see :func:`teacher_of`."""
+    twins = stream.config.packing.twins > 0
+    across = [twins and donor.manifest.modality != stream.data.subgroup.modality for donor in donors]
+    rows = twin_rows(stream, unlabelled_of(stream)) if any(across) else None
+    known: list[float | None] = list(similarities) or [None] * len(donors)
+    return [
+        teacher_of(stream, donor, similarity, how, work, rows if by_twins else None)
+        for donor, similarity, by_twins in zip(donors, known, across, strict=True)
+    ]
+
+
+def teacher_of(
+    stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work, rows: TwinRows | None = None
+) -> Teacher:
     """Train a donor's model on the target's labelled examples, and record how it validates.
 
+    Args:
+        stream: of the target.
+        donor: of any modality; without ``rows`` its backbone learns to read the target's own inputs.
+        similarity: to the target, if it is known.
+        how: the target's optimisation.
+        work: the task.
+        rows: the donor is asked about these, and trained on the labelled ones; none of them is there to validate by.
+
     Raises:
-        DonorError: the training diverges.
+        DonorError: the model does not fit, or its training diverges.
     """
-    settings, classes = stream.config.packing, stream.data.subgroup.classes
+    settings, classes, name = stream.config.packing, stream.data.subgroup.classes, str(donor.manifest.partition_id)
     budget = Budget(
         settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
     )
-    model = beginning(stream, donor)
+    model, data = (beginning(stream, donor), work.data) if rows is None else (twin_model(stream, donor, rows), rows.task)
     try:
-        model = train_teacher(model, work.data, budget, TRAINED[settings.teachers], settings.checkpoint)
+        model = train_teacher(model, data, budget, TRAINED[settings.teachers], settings.checkpoint)
     except FloatingPointError as error:
         raise DonorError(donor.manifest.partition_id, f"training it as a teacher diverges: {error}") from None
-    name, found = str(donor.manifest.partition_id), validate(model, model, work.data)
+    found = validate(model, model, data) if rows is None else None
     work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
-    return replace(taught(name, model, work.data, classes, settings), similarity=similarity)
+    one = replace(taught(name, model, data, classes, settings), similarity=similarity)
+    return one if rows is None else replace(one, inputs=rows.inputs, known=rows.known)
 
 
 def taught(name: str, model: nn.Module, data: TaskData, classes: tuple[str, ...], settings: Packing) -> Teacher:

@@ -123,6 +123,11 @@ class Packing(Section):
     data: Literal["child", "parent", "both"] = Field(
         "child", description="whose inputs teachers are asked about: the student's client's, the donors', or both"
     )
+    twins: CountOrZero = Field(
+        0,
+        description="donors of the other modality among selection.top: whole models that are asked about the twins of the "
+        "student's inputs, which its client holds (images and their texts), also of those without labels",
+    )
     consent: str = Field("", description="donors who let their inputs be used: comma-separated partition ids, or all")
     checkpoint: Literal["best-validation", "last"] = Field(
         "last", description="which epoch of a teacher's training teaches (ESKD of the wearable papers: best-validation)"

@@ -211,9 +211,14 @@ class RunConfig(Section):
                 f"'backpack' with selection.combine = 'pack', found '{self.strategy.name}' with '{self.selection.combine}': "
                 "nobody else reads inputs without labels; use 0"
             )
+        packing = self.packing
+        if packing.twins and not packs:
+            raise ValueError(
+                f"packing.twins = {packing.twins} is for strategy.name = 'backpack' with selection.combine = 'pack', found "
+                f"'{self.strategy.name}' with '{self.selection.combine}': use 0"
+            )
         if not packs:
             return self
-        packing = self.packing
         if packing.how != "distil":
             raise ValueError(f"packing.how = '{packing.how}': selection.combine = 'pack' distils; use 'distil'")
         if packing.data != "child":
@@ -227,12 +232,41 @@ class RunConfig(Section):
             raise ValueError(
                 "packing.weights = 'similarity' goes by the scorer modeldiff: name it in selection.scorer or selection.also"
             )
+        if packing.twins and (fault := self._twin_fault()):
+            raise ValueError(f"packing.twins = {packing.twins}: {fault}")
         if packing.then == "nothing" and self.data.tasks_per_client > 1:
             raise ValueError(
                 f"packing.then = 'nothing' leaves no weight for a later task, found data.tasks-per-client = "
                 f"{self.data.tasks_per_client}: use 'method'"
             )
         return self
+
+    def _twin_fault(self) -> str:
+        """Return why donors of the other modality cannot teach by twins; empty: they can."""
+        data, selection = self.data, self.selection
+        if data.dataset in WITHOUT_TEXTS or data.series or data.modalities != "both":
+            return (
+                f"every client needs twins in another modality, found data.dataset = '{data.dataset}', data.also = "
+                f"'{data.also}' and data.modalities = '{data.modalities}'; use 0"
+            )
+        if not selection.across or "adapter" not in self.strategy.share:
+            return (
+                "donors of the other modality and their adapters are wanted, found selection.across = "
+                f"{str(selection.across).lower()} and strategy.share = '{self.strategy.share}'; use true and "
+                "'backbone+adapter'"
+            )
+        if self.packing.twins > selection.top:
+            return f"they are among selection.top = {selection.top} donors; raise that, or use fewer"
+        if self.packing.checkpoint != "last":
+            return (
+                f"packing.checkpoint = '{self.packing.checkpoint}' needs twins to validate by, and there are none; use 'last'"
+            )
+        if self.packing.weights == "similarity" and selection.candidate != "paired":
+            return (
+                "packing.weights = 'similarity' compares across modalities only with selection.candidate = 'paired', found "
+                f"'{selection.candidate}'; use that, or other weights"
+            )
+        return ""
 
     @model_validator(mode="after")
     def _probes_are_paired(self) -> RunConfig:

@@ -54,7 +54,10 @@ class Selection(Section):
         0.05, description="abstain: validation by which a donor must be better than none; tests of few epochs favour a donor"
     )
     tune_epochs: Count = Field(3, description="epochs of that short training, and of the scorer few-step")
-    across: bool = Field(False, description="donors of the other modality are candidates too; only their backbone is used")
+    across: bool = Field(
+        False,
+        description="donors of the other modality are candidates too; only their backbone is used, except by packing.twins",
+    )
     exclude_twins: bool = Field(False, description="leave out clients of the other modality with the same classes")
     donor_fraction: PositiveFraction = Field(1.0, description="data.train-fraction of a client as donor")
     donor_epochs: Count = Field(30, description="epochs of a donor's own task, before it is pruned")

@@ -114,5 +114,21 @@ def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float | None
     return inputs if len(inputs) else None
 
 
+def load_unlabelled_twins(data: Data, subgroup: Subgroup, train_fraction: float | None = None) -> tuple[Tensor, Tensor] | None:
+    """Return the twins of what :func:`load_unlabelled` returns, as :func:`load_twins` does; None: there is no such input.
+
+    Raises:
+        DataError: inputs without labels have no twins; or as :func:`load_client`.
+    """
+    found = serving(data, subgroup.modality)
+    if found.load_unlabelled is None or data.unlabelled_fraction == 0:
+        return None
+    if found.load_unlabelled_twins is None:
+        raise DataError(f"data.dataset = '{data.dataset}' has one modality, and no concept in two: there are no twins.")
+    fraction = data.train_fraction if train_fraction is None else train_fraction
+    places, inputs = found.load_unlabelled_twins(data, subgroup, fraction)
+    return torch.from_numpy(places), _as_tensor(inputs)
+
+
 def _as_tensor(inputs: NDArray[Any] | MappedRows) -> Tensor:
     return MappedImages(inputs) if isinstance(inputs, MappedRows) else torch.from_numpy(inputs)

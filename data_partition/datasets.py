@@ -33,6 +33,7 @@ class DataSet:
         bad_rows: rows that are left out because they cannot be used, as far as clients of a modality know.
         load_twins: places of training rows and, of the same concepts, inputs of the other modality; None: there are none.
         load_unlabelled: inputs that ``data.unlabelled_fraction`` adds; None: it adds none.
+        load_unlabelled_twins: places of these inputs and their twins, as ``load_twins``; None: there are none.
     """
 
     subgroups: Callable[[Data], list[Subgroup]]
@@ -43,6 +44,7 @@ class DataSet:
     bad_rows: Callable[[Data, Modality], tuple[Fault, ...]] = lambda data, modality: ()
     load_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any] | MappedRows]] | None = None
     load_unlabelled: Callable[[Data, Subgroup, float], NDArray[Any] | MappedRows] | None = None
+    load_unlabelled_twins: Callable[[Data, Subgroup, float], tuple[NDArray[np.int64], NDArray[Any]]] | None = None
 
 
 def _check_emojipairs(data: Data) -> None:
@@ -119,6 +121,14 @@ def _load_emojipairs_unlabelled(data: Data, subgroup: Subgroup, train_fraction: 
     return load_unlabelled(data, subgroup, train_fraction)
 
 
+def _load_emojipairs_unlabelled_twins(
+    data: Data, subgroup: Subgroup, train_fraction: float
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    from data_partition.emojipairs.clients import load_unlabelled_twins
+
+    return load_unlabelled_twins(data, subgroup, train_fraction)
+
+
 def _series_subgroups(data: Data) -> list[Subgroup]:
     from data_partition import series
 
@@ -158,6 +168,7 @@ DATASETS: Final = {
         _emojipairs_samples,
         load_twins=_load_emojipairs_twins,
         load_unlabelled=_load_emojipairs_unlabelled,
+        load_unlabelled_twins=_load_emojipairs_unlabelled_twins,
     ),
     "cifar100": DataSet(
         cifar100.subgroups, cifar100.check_files, cifar100.load_examples, cifar100.group_names, cifar100.samples

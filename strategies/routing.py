@@ -114,6 +114,7 @@ def choose(job: Job, target: ClientInfo, order: Sequence[int], ledger: Ledger) -
         passed.sort(key=lambda donor: -tried[donor])
         # Who did not take the test follows those who passed it; where nobody passed, nobody is taken.
         best = [*passed, *(donor for donor in order if donor not in tried and donor not in failed)] if passed else []
+    best = with_twins(job, target, best)
     scores = ledger.scored(own, settings.scorer)
     facts = {"tried_donor": max(tried.values()), "tried_none": none} if tried else {}
     job.mailbox.record(
@@ -128,6 +129,14 @@ def choose(job: Job, target: ClientInfo, order: Sequence[int], ledger: Ledger) -
         **_tie(ledger, own, order, settings.scorer),
     )
     return best
+
+
+def with_twins(job: Job, target: ClientInfo, order: Sequence[int]) -> list[int]:
+    """Put the best ``packing.twins`` donors of the other modality among the first ``selection.top``, behind its own."""
+    settings, twins = job.config.selection, job.config.packing.twins
+    inside = [one for one in order if job.mailbox.clients[one].modality == target.modality]
+    first = inside[: settings.top - twins] + [one for one in order if one not in inside][:twins] if twins else []
+    return [*first, *(one for one in order if one not in first)]
 
 
 def _tie(ledger: Ledger, target: int, order: Sequence[int], scorer: str) -> dict[str, bool]:

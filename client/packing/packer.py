@@ -126,7 +126,7 @@ class _Tally:
     asked: int = 0
     effective: float = 0.0
     losses: dict[str, list[float]] = field(default_factory=dict)
-    agreed: dict[str, list[float]] = field(default_factory=dict)
+    agreed: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 class _Packer:
@@ -188,7 +188,7 @@ class _Packer:
             tally.steps,
             {name: sum(values) / tally.steps for name, values in tally.losses.items()},
             tally.effective / tally.asked if tally.asked else 0.0,
-            {name: sum(values) / tally.asked for name, values in tally.agreed.items()},
+            {name: float(torch.cat(values).double().mean()) for name, values in tally.agreed.items()},
             validate(self.student, self.student, self.data.task) if len(val) else None,
         )
 
@@ -230,9 +230,10 @@ class _Packer:
         start = 0 if self.asks_labelled else len(known)
         rows = torch.cat([known, drawn])[start:]
         if taught and len(rows):
-            shown, weights = rows_from(cut, start), self.plan.weights[rows.to(self.device)]
-            tally.asked += len(rows)
-            tally.effective += float(effective(weights).sum())
+            shown, weights = rows_of(cut, slice(start, None)), self.plan.weights[rows.to(self.device)]
+            heard = weights[weights.sum(dim=1) > 0]
+            tally.asked += len(heard)
+            tally.effective += float(effective(heard).sum())
             summed: dict[str, float] = {}
             for k in range(len(self.teachers)):
                 for name, value in self._teach(k, shown, changed[start:], rows, weights[:, k], others, tally).items():
@@ -260,6 +261,11 @@ class _Packer:
     ) -> dict[str, float]:
         """Add the gradients of one teacher's terms to the cut, and return the terms; nothing else of it is left."""
         teacher, lesson, kept = self.teachers[k], self.lessons[k], self.plan.answers[k]
+        if teacher.known is not None and not bool((known := teacher.known[rows]).all()):
+            if not bool(known.any()):
+                return {}
+            there = known.to(self.device)
+            shown, inputs, rows, weights_B = rows_of(shown, there), inputs[there], rows[known], weights_B[there]
         if kept is None:
             answers = ask(teacher.model, inputs, self.plan.stages[k], self.data.task.precision)
         else:
@@ -269,7 +275,7 @@ class _Packer:
         finite(loss)
         loss.backward()  # type: ignore[no-untyped-call]
         if teacher.paired and (agreed := lesson.agreement(shown, answers)) is not None:
-            tally.agreed.setdefault(teacher.name, []).append(float(agreed.sum()))
+            tally.agreed.setdefault(teacher.name, []).append(agreed.cpu())
         return values
 
 
@@ -283,12 +289,10 @@ def cut_off(trace: Trace, stages: Sequence[int]) -> Trace:
     return replace(trace, latents=latents, queries=leaf(trace.queries), logits=leaf(trace.logits))
 
 
-def rows_from(trace: Trace, start: int) -> Trace:
-    """Return a trace without its first rows."""
-    if start == 0:
-        return trace
-    latents = tuple(stage[start:] for stage in trace.latents)
-    return replace(trace, latents=latents, queries=trace.queries[start:], logits=trace.logits[start:])
+def rows_of(trace: Trace, rows: slice | Tensor) -> Trace:
+    """Return some rows of a trace."""
+    latents = tuple(stage[rows] for stage in trace.latents)
+    return replace(trace, latents=latents, queries=trace.queries[rows], logits=trace.logits[rows])
 
 
 def go_through(trace: Trace, cut: Trace) -> None:

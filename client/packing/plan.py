@@ -35,7 +35,7 @@ class Plan:
 
     Attributes:
         lessons: one for each teacher.
-        weights: w_bk, (n, K), of all rows.
+        weights: w_bk, (n, K), of all rows; 0 where a teacher is not asked about a row.
         answers: of each teacher, for all rows, or for all its inputs if it is unpaired, on the host; None: it is asked in
             each step.
         stages: of each teacher that are compared.
@@ -156,6 +156,11 @@ def teacher_faults(student: nn.Module, teachers: Sequence[Teacher], data: PackDa
                 f"teacher '{name}' has {len(teacher.inputs)} inputs, expected {n}: one for each row of the student's, or set "
                 "Teacher.paired = False"
             )
+        if teacher.known is not None and (teacher.inputs is None or not teacher.paired or teacher.known.shape != (n,)):
+            faults.append(
+                f"teacher '{name}' says of which of {tuple(teacher.known.shape)} rows it has an input, expected {(n,)} and "
+                "paired inputs of its own: set Teacher.inputs, or leave Teacher.known out"
+            )
         if settings.weights == "similarity" and teacher.similarity is None:
             faults.append(f"packing.weights = 'similarity' and teacher '{name}' has none: set Teacher.similarity")
         if len(teachers) > 1 and settings.weights in PER_ANSWER and not teacher.paired:
@@ -181,10 +186,25 @@ def row_weights(
     data: PackData,
     n: int,
 ) -> Tensor:
-    """Return the weights of K teachers for n rows, (n,K), each row with the sum 1.
+    """Return the weights of K teachers for n rows, (n,K), each row with the sum 1, or 0 where no teacher has an input for it.
 
     ``ca-mkd`` weighs labelled rows, and the others equally. ``ebkd`` goes by the classes in common.
     """
+    known = torch.stack([torch.ones(n, dtype=torch.bool) if t.known is None else t.known for t in teachers], dim=1)
+    found = known * weights_of_all(settings, teachers, rules, logits, data, known)
+    return found if bool(known.all()) else found / found.sum(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+def weights_of_all(
+    settings: Packing,
+    teachers: Sequence[Teacher],
+    rules: Sequence[LogitRule],
+    logits: Sequence[Tensor],
+    data: PackData,
+    known: Tensor,
+) -> Tensor:
+    """Return the weights as if every teacher had an input for every row; the mean cross-entropy is over ``known`` ones."""
+    n = len(known)
     K, labels = len(teachers), data.task.train.labels
     if K == 1 or settings.weights == "uniform":
         return weighting.uniform(K).expand(n, K)
@@ -204,7 +224,9 @@ def row_weights(
         dim=1,
     )
     if settings.weights == "cross-entropy":
-        return weighting.by_cross_entropy(losses.mean(dim=0), settings.weight_temperature).expand(n, K)
+        there = known[: len(labels)]
+        mean = torch.where(there, losses, 0.0).sum(dim=0) / there.sum(dim=0).clamp(min=1)
+        return weighting.by_cross_entropy(mean, settings.weight_temperature).expand(n, K)
     return torch.cat([weighting.ca_mkd(losses), weighting.uniform(K).expand(n - len(labels), K)])
 
 

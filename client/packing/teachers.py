@@ -39,6 +39,8 @@ class Teacher:
         inputs: what it sees in place of the student's inputs, such as another modality of the same instances; None: the same.
         paired: row i of ``inputs`` is the same instance as row i of the student's data (labelled, unlabelled, then those of
             parents, as far as they are there). If not, a random batch of them is drawn in each step.
+        known: of paired ``inputs``, bool (n,): False where there is no such instance for a row; the teacher is not asked about
+            it, and what stands in its place is not read. None: all are there.
         losses: names of ``packing.losses`` that it teaches by; None: all.
     """
 
@@ -49,6 +51,7 @@ class Teacher:
     prototypes: Tensor | None = None
     inputs: Tensor | None = None
     paired: bool = True
+    known: Tensor | None = None
     losses: tuple[str, ...] | None = None
 
 

@@ -44,12 +44,10 @@ def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> ND
         DataError: a fraction is out of range, nothing is beyond the share, or the data files are missing or damaged.
     """
     table = load(data.data_dir, data.vocab_file)
-    split = _split(table, data.val_fraction, data.seed)
-    known = _owned(data, split, subgroup, train_fraction)
-    there = _owned(data, split, subgroup, data.unlabelled_fraction)
-    beyond = {name: there[name] - known[name] for name in subgroup.classes}
     rows = _rows(table, subgroup)
-    return _inputs(rows, _chosen(table, rows, subgroup, beyond), subgroup, data.max_tokens)
+    return _inputs(
+        rows, _chosen(table, rows, subgroup, _beyond(data, table, subgroup, train_fraction)), subgroup, data.max_tokens
+    )
 
 
 def load_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -64,24 +62,43 @@ def load_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[N
         DataError: no concept has a twin; or as :func:`load_examples`.
     """
     table = load(data.data_dir, data.vocab_file)
-    owned = _owned(data, _split(table, data.val_fraction, data.seed), subgroup, train_fraction)
+    return _twins(data, table, subgroup, _owned(data, _split(table, data.val_fraction, data.seed), subgroup, train_fraction))
+
+
+def load_unlabelled_twins(data: Data, subgroup: Subgroup, train_fraction: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the twins of the rows of :func:`load_unlabelled`, as :func:`load_twins` does; places are among these rows."""
+    table = load(data.data_dir, data.vocab_file)
+    return _twins(data, table, subgroup, _beyond(data, table, subgroup, train_fraction))
+
+
+def _twins(
+    data: Data, table: Table, subgroup: Subgroup, concepts: Mapping[str, frozenset[str]]
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
     twin = next(
         one for one in subgroups(data) if one.modality != subgroup.modality and one.domain_index == subgroup.domain_index
     )
     twin = replace(subgroup, modality=twin.modality, domains=twin.domains)
     mine, theirs = _rows(table, subgroup), _rows(table, twin)
     candidates: dict[int, list[int]] = {}
-    for row in _chosen(table, theirs, twin, owned):
+    for row in _chosen(table, theirs, twin, concepts):
         candidates.setdefault(int(theirs.concepts[row]), []).append(int(row))
     places, found = [], []
     seen: Counter[int] = Counter()
-    for place, row in enumerate(_chosen(table, mine, subgroup, owned)):
+    for place, row in enumerate(_chosen(table, mine, subgroup, concepts)):
         concept = int(mine.concepts[row])
         if rows := candidates.get(concept):
             places.append(place)
             found.append(rows[seen[concept] % len(rows)])
             seen[concept] += 1
     return np.array(places, np.int64), _inputs(theirs, np.array(found), twin, data.max_tokens)
+
+
+def _beyond(data: Data, table: Table, subgroup: Subgroup, train_fraction: float) -> dict[str, frozenset[str]]:
+    """Return the concepts of each class that a client has inputs of, and no labels."""
+    split = _split(table, data.val_fraction, data.seed)
+    known = _owned(data, split, subgroup, train_fraction)
+    there = _owned(data, split, subgroup, data.unlabelled_fraction)
+    return {name: there[name] - known[name] for name in subgroup.classes}
 
 
 def _owned(data: Data, split: ConceptSplit, subgroup: Subgroup, train_fraction: float) -> dict[str, frozenset[str]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from config import Data
-from data_partition.client_data import load_client, load_unlabelled
+from data_partition.client_data import load_client, load_twins, load_unlabelled, load_unlabelled_twins
 from data_partition.emojipairs.dataset import load
 from data_partition.files import DataError
 from data_partition.subgroups import find_subgroup, subgroups
@@ -65,3 +65,29 @@ def test_without_the_setting_there_are_none():
 def test_shares_that_leave_nothing_or_take_too_much_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         Data(**{"grouping": "tri", **settings})
+
+
+@pytest.mark.parametrize("grouping", ["tri", "siblings"])
+def test_twins_of_unlabelled_inputs_are_of_their_concepts(grouping):
+    table = load()
+    images, texts = concepts_by_input(table.images), concepts_by_input(table.texts)
+    data = Data(grouping=grouping, concepts="shared", unlabelled_fraction=0.75)
+    for group in (subgroups(data)[1], subgroups(data)[-1]):
+        inputs, (places, twins) = load_unlabelled(data, group), load_unlabelled_twins(data, group)
+        mine, theirs = (images, texts) if group.modality == "image" else (texts, images)
+        assert len(places) == len(twins) > 0.9 * len(inputs)
+        assert all(mine[key(inputs[place])] & theirs[key(twin)] for place, twin in zip(places, twins, strict=True))
+        labelled = {key(twin) for twin in load_twins(data, group)[1]}
+        shared = {key(twin) for twin in twins} & labelled
+        assert not shared or group.modality == "image"  # two concepts may have one text
+
+
+def test_without_unlabelled_inputs_there_are_no_twins_of_them():
+    data = Data(grouping="tri", concepts="shared")
+    assert load_unlabelled_twins(data, find_subgroup(data, 0)) is None
+
+
+def test_series_without_labels_have_no_twins():
+    data = Data(dataset="watch", grouping="subjects", concepts="shared", unlabelled_fraction=0.5)
+    with pytest.raises(DataError, match="'watch' has one modality"):
+        load_unlabelled_twins(data, find_subgroup(data, 0))

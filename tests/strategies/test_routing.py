@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from strategies.protocol import DONORS, Manifest
+from strategies.routing import with_twins
 from tests.fakes import client
 from tests.strategies.world import EVERYONE, IMAGES, World, orders, scored, world
 
@@ -265,3 +266,21 @@ def test_a_tie_is_told():
     run.job.mailbox.grid.answer = resampled
     run.go()
     assert [run.of("routing", client=target)[0]["tie"] for target in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("top", "twins", "order", "expected"),
+    [
+        (3, 1, [3, 1, 2, 5, 4], [3, 1, 5, 2, 4]),
+        (3, 2, [3, 1, 2, 5, 4], [3, 5, 4, 1, 2]),
+        (2, 2, [3, 1, 2, 5, 4], [5, 4, 3, 1, 2]),
+        (3, 0, [3, 1, 2, 5, 4], [3, 1, 2, 5, 4]),
+        (3, 1, [3, 1, 2], [3, 1, 2]),  # nobody of the other modality
+        (3, 1, [5, 4], [5, 4]),
+        (2, 1, [], []),
+    ],
+)
+def test_teachers_by_twins_are_among_the_first(top, twins, order, expected):
+    flat = {"selection.combine": "pack", "selection.top": top, "selection.across": True, "packing.twins": twins}
+    job = World(**flat).job
+    assert with_twins(job, job.mailbox.clients[0], order) == expected
