@@ -2,7 +2,8 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client import learner
-from client.app import _own_data, describe
+from client.app import describe
+from client.messages import own_data
 from config import Data, flatten, parse
 from data_partition.client_data import load_client
 from data_partition.streams import task_subgroups
@@ -16,7 +17,7 @@ def test_a_node_has_its_files_somewhere_else():
 
     def seen(**node):
         context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={})
-        own = _own_data(config, context)
+        own = own_data(config, context)
         assert (own.data.seed, own.model.dim) == (3, 32)
         return own.data.data_dir, own.data.vocab_file, own.model.embedding_dir
 
@@ -24,7 +25,7 @@ def test_a_node_has_its_files_somewhere_else():
     assert seen(**{"data-dir": "/a"}) == ("/a", "/server/vocab.txt", "")
     assert seen(**{"vocab-file": "/b", "embedding-dir": "/c"}) == ("", "/b", "/c")
     node = Context(run_id=1, node_id=1, node_config={"pretrained-dir": "/d"}, state=RecordDict(), run_config={})
-    assert _own_data(config, node).clip.pretrained_dir == "/d"
+    assert own_data(config, node).clip.pretrained_dir == "/d"
 
 
 def described(config, *partition_ids):
