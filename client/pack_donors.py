@@ -37,7 +37,7 @@ from config import Packing, RunConfig
 from data_partition.client_data import load_unlabelled
 from models.arrays import Arrays
 from models.groups import Group, copy_model, get_tensors, stored_names
-from strategies.protocol import PACK, PACK_SELF, PACK_START, Instruction, Manifest
+from strategies.protocol import PACK_LOSSES, PACK_SELF, PACK_START, Instruction, Manifest
 
 TRAINED = {"fine-tuned": (Group.BACKBONE, Group.ADAPTER, Group.HEAD), "calibrated": (Group.ADAPTER, Group.HEAD)}
 """What of a donor's model is trained before it teaches."""
@@ -55,7 +55,8 @@ def pack_task(
 
     Args:
         config: settings of the run.
-        told: its ``method`` is the arm: :data:`strategies.protocol.PACK`, ``PACK_START`` or ``PACK_SELF``.
+        told: its ``method`` is the arm: :data:`strategies.protocol.PACK`, ``PACK_START``, ``PACK_SELF`` or one of
+            ``PACK_LOSSES``.
         folder: the client's state on disk.
         manifests: of the donors, the best first; the controls use the first alone.
         sent: arrays by hash, of those that the client does not have.
@@ -88,7 +89,7 @@ def student_of(
     stream: Stream, donors: Sequence[Donor], arm: str, similarities: Sequence[float], work: Work
 ) -> tuple[nn.Module, Packed]:
     """Return the trained student of an arm, and its log."""
-    settings, seed = stream.config.packing, stream.seed
+    settings, seed = settings_of(stream.config.packing, arm), stream.seed
     how, classes = optimisation(stream.config), stream.data.subgroup.classes
     labelled = PackData(work.data, classes)
     student = beginning(stream, donors[0]) if settings.student == "best" else fresh_model(stream)
@@ -99,9 +100,9 @@ def student_of(
         told = pack(own, [], labelled, settings, how, seed=seed).epochs[-1]
         work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
         teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
-    if arm == PACK:
+    if arm not in (PACK_START, PACK_SELF):
         known: list[float | None] = list(similarities) or [None] * len(donors)
-        teachers = [teacher_of(stream, donor, known[k], how, work) for k, donor in enumerate(donors)]
+        teachers = [teacher_of(stream, donor, known[k], how, work, settings) for k, donor in enumerate(donors)]
     if arm != PACK_START:
         unlabelled = load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
         data = replace(labelled, unlabelled=unlabelled)
@@ -128,13 +129,22 @@ def fresh_model(stream: Stream) -> nn.Module:
     return copy_model(stream.fresh).to(stream.device)
 
 
-def teacher_of(stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work) -> Teacher:
+def settings_of(settings: Packing, arm: str) -> Packing:
+    """Return the settings of an arm: with losses of its own, if it compares some."""
+    if not arm.startswith(PACK_LOSSES):
+        return settings
+    return settings.model_copy(update={"losses": settings.compared[int(arm.removeprefix(PACK_LOSSES)) - 1]})
+
+
+def teacher_of(
+    stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work, settings: Packing
+) -> Teacher:
     """Train a donor's model on the target's labelled examples, and record how it validates.
 
     Raises:
         DonorError: the training diverges.
     """
-    settings, classes = stream.config.packing, stream.data.subgroup.classes
+    classes = stream.data.subgroup.classes
     budget = Budget(
         settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
     )

@@ -90,6 +90,11 @@ class Packing(Section):
         description="what the student learns from teachers by, comma-separated, each with a weight if need be, as in "
         "'kd:1.0,amd:16'",
     )
+    losses_compared: str = Field(
+        "",
+        description="more values of losses, each for a student of its own beside the result of the run, with semicolons "
+        "between them, as in 'kd,sp:100; mse'",
+    )
     cross_entropy: NotNegative = Field(1.0, description="weight of the cross-entropy on labelled examples")
     temperature: Positive = Field(2.0, description="kd, edu-attention: τ of the softmax of teachers and student")
     weights: Literal["uniform", "similarity", "ebkd", "ca-mkd", "cross-entropy"] = Field(
@@ -143,6 +148,11 @@ class Packing(Section):
         """Weights of the losses, by name."""
         return weighted_losses(self.losses)
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The values of ``losses_compared``."""
+        return tuple(one.strip() for one in self.losses_compared.split(";")) if self.losses_compared else ()
+
     def consents(self, partition_id: int) -> bool:
         """Whether a donor lets its inputs be used."""
         return self.consent == "all" or str(partition_id) in [part.strip() for part in self.consent.split(",")]
@@ -152,6 +162,22 @@ class Packing(Section):
     def _losses_are_known(cls, value: str) -> str:
         weighted_losses(value)
         return value
+
+    @model_validator(mode="after")
+    def _compared_losses_differ(self) -> Packing:
+        found = [self.weighted]
+        for value in self.compared:
+            try:
+                weights = weighted_losses(value)
+            except ValueError as error:
+                raise ValueError(f"packing.losses-compared: {error}") from None
+            if weights in found:
+                raise ValueError(
+                    f"packing.losses-compared = '{self.losses_compared}' with packing.losses = '{self.losses}' has '{value}' "
+                    "twice: each student learns by losses of its own"
+                )
+            found.append(weights)
+        return self
 
     @field_validator("consent")
     @classmethod

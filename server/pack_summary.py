@@ -11,7 +11,7 @@ from strategies.protocol import PACK, PACK_SELF, PACK_START
 
 TARGET = "backpack"
 ARMS = {TARGET: PACK, PACK_START: "start", PACK_SELF: "self"}
-"""Arms of a run, and what they are called in its results."""
+"""Arms of a run, and what they are called in its results; arms of other losses are called by these."""
 
 
 def results(events: Iterable[Event]) -> dict[str, Any]:
@@ -25,10 +25,10 @@ def results(events: Iterable[Event]) -> dict[str, Any]:
     last = {event["client"]: event for event in named(events, "pack-epoch") if event["arm"] == TARGET}
     if not last:
         return {}
-    tested = measured(events)
+    tested, names = measured(events), ARMS | {event["arm"]: event["losses"] for event in named(events, "pack-losses")}
     arms = {
         name: {client: found for client, found in sorted(tested.get(arm, {}).items()) if client in last}
-        for arm, name in ARMS.items()
+        for arm, name in names.items()
     }
     epochs = [event for _, event in sorted(last.items())]
     packing = {

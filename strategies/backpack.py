@@ -61,7 +61,7 @@ def run(job: Job) -> None:
     ledger = Ledger()
     if not job.progress.begin(TARGET).finished:
         take(job, clients, truth, ledger)
-    if settings.combine == "pack" and job.config.packing.controls:
+    if settings.combine == "pack":
         packing.learn_controls(job, ledger)
 
 
@@ -77,7 +77,7 @@ def take(job: Job, clients: Sequence[ClientInfo], truth: Truth, ledger: Ledger) 
         own = groups[target.partition_id] if groups else set(order)
         routes[target.partition_id] = choose(job, target, [donor for donor in order if donor in own], ledger)
     taken = learn_on(job, TARGET, routes, ledger, packing.request if settings.combine == "pack" else on_top)
-    job.progress.save(TARGET, 1, packing.written(taken))
+    job.progress.save(TARGET, 1, packing.written(taken, ledger))
     job.progress.finish(TARGET)
 
 

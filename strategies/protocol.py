@@ -60,6 +60,8 @@ MASK = "mask/"
 SCRATCH = "scratch"
 # Methods of ``train.pack``: from donors, from labels alone, and from the result of these.
 PACK, PACK_START, PACK_SELF = "pack", "pack-start", "pack-self"
+# The same from donors by the losses number 1, 2, … of ``packing.losses-compared``.
+PACK_LOSSES = "pack-losses-"
 # The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
 FEDWEIT = "fedweit"
 
