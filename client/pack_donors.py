@@ -32,12 +32,13 @@ from client.packing.data import PackData
 from client.packing.packer import Packed, pack
 from client.packing.teachers import Teacher, prototypes_of, train_teacher
 from client.scoring import DonorError, fetch
-from client.stream import Metrics, Stream, learn_task
+from client.stream import Metrics, Stream, learn_task, open_stream
 from config import Packing, RunConfig
 from data_partition.client_data import load_unlabelled
 from models.arrays import Arrays
-from models.groups import Group, copy_model, get_tensors, stored_names
-from strategies.protocol import PACK_LOSSES, PACK_SELF, PACK_START, Instruction, Manifest
+from models.groups import Group, copy_model, get_tensors, named_tensors, stored_names
+from models.resizing import fitted
+from strategies.protocol import DONORS, PACK_LOSSES, PACK_SELF, PACK_START, Instruction, Manifest
 
 TRAINED = {"fine-tuned": (Group.BACKBONE, Group.ADAPTER, Group.HEAD), "calibrated": (Group.ADAPTER, Group.HEAD)}
 """What of a donor's model is trained before it teaches."""
@@ -67,16 +68,17 @@ def pack_task(
         PackingError: the settings would teach noise, with the reasons.
     """
     begun: list[Stream] = []
-    donors: list[Donor] = []
+    # of the arm of no student, so its model has the donors' size
+    parents = open_stream(config, replace(told, arm=DONORS), folder, told.round, blank=True)
+    donors = fetch(parents, manifests, sent, folder)
 
     def prepare(stream: Stream) -> None:
-        donors.extend(fetch(stream, manifests, sent, folder))
         names = " ".join(manifest.sha256 for manifest in manifests)
         stream.built_on = hashlib.sha256(f"{told.method} {names}".encode()).hexdigest()
         begun.append(stream)
 
     def learn(model: nn.Module, memory: Memory, work: Work) -> None:
-        settle(*student_of(begun[0], donors, told.method, similarities, work), model, memory, work)
+        settle(*student_of(begun[0], parents, donors, told.method, similarities, work), model, memory, work)
 
     try:
         return learn_task(config, replace(told, method=""), folder, prepare, learn)
@@ -86,13 +88,27 @@ def pack_task(
 
 
 def student_of(
-    stream: Stream, donors: Sequence[Donor], arm: str, similarities: Sequence[float], work: Work
+    stream: Stream, parents: Stream, donors: Sequence[Donor], arm: str, similarities: Sequence[float], work: Work
 ) -> tuple[nn.Module, Packed]:
-    """Return the trained student of an arm, and its log."""
+    """Return the trained student of an arm, and its log.
+
+    Args:
+        stream: of the target, whose model has the student's size.
+        parents: the same with a model of the donors' size.
+        donors: the best first.
+        arm: see :func:`pack_task`.
+        similarities: of the donors to the target; none: not known.
+        work: the task.
+    """
     settings, seed = settings_of(stream.config.packing, arm), stream.seed
     how, classes = optimisation(stream.config), stream.data.subgroup.classes
     labelled = PackData(work.data, classes)
-    student = beginning(stream, donors[0]) if settings.student == "best" else fresh_model(stream)
+    student = fresh_model(stream)
+    if settings.student == "best":
+        best = beginning(parents, donors[0])
+        student = best if settings.student_size == 1.0 else fitted(best, student)
+    sizes = {name: stored_size(model) for name, model in (("student", student), ("donor", fresh_model(parents)))}
+    work.record("pack-size", **{f"{name}_{key}": value for name, found in sizes.items() for key, value in found.items()})
     teachers: list[Teacher] = []
     data = labelled
     if arm == PACK_SELF:
@@ -102,20 +118,31 @@ def student_of(
         teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
     if arm not in (PACK_START, PACK_SELF):
         known: list[float | None] = list(similarities) or [None] * len(donors)
-        teachers = [teacher_of(stream, donor, known[k], how, work, settings) for k, donor in enumerate(donors)]
+        teachers = [teacher_of(parents, donor, known[k], how, work, settings) for k, donor in enumerate(donors)]
     if arm != PACK_START:
         unlabelled = load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
         data = replace(labelled, unlabelled=unlabelled)
     return student, pack(student, teachers, data, settings, how, seed=seed, record=work.record)
 
 
-def beginning(stream: Stream, donor: Donor) -> nn.Module:
+def stored_size(model: nn.Module) -> dict[str, int]:
+    """Return the parameters of a model, and the bytes of all that is stored of it."""
+    tensors = [named_tensors(model)[name] for name in stored_names(model)]
+    parameters = sum(tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter))
+    return {"parameters": parameters, "bytes": sum(tensor.nbytes for tensor in tensors)}
+
+
+def beginning(parents: Stream, donor: Donor) -> nn.Module:
     """Return the donor's model as the target begins with it, on the target's device.
+
+    Args:
+        parents: of the target, with a model of the donors' size.
+        donor: as it came.
 
     Raises:
         DonorError: its head has a shape that no model has.
     """
-    group, fresh = stream.data.subgroup, fresh_model(stream)
+    group, fresh = parents.data.subgroup, fresh_model(parents)
     try:
         model = candidate_model(donor.arrays, donor.manifest.modality, fresh, group.modality)
     except ValueError as error:
@@ -137,18 +164,18 @@ def settings_of(settings: Packing, arm: str) -> Packing:
 
 
 def teacher_of(
-    stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work, settings: Packing
+    parents: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work, settings: Packing
 ) -> Teacher:
     """Train a donor's model on the target's labelled examples, and record how it validates.
 
     Raises:
         DonorError: the training diverges.
     """
-    classes = stream.data.subgroup.classes
+    classes = parents.data.subgroup.classes
     budget = Budget(
-        settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
+        settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), parents.seed
     )
-    model = beginning(stream, donor)
+    model = beginning(parents, donor)
     try:
         model = train_teacher(model, work.data, budget, TRAINED[settings.teachers], settings.checkpoint)
     except FloatingPointError as error:

@@ -74,7 +74,12 @@ class Packing(Section):
     )
     teacher_epochs: Count = Field(12, description="epochs of that")
     teacher_rate: Positive = Field(0.5, description="peak learning rate of teachers, in units of train.learning-rate")
-    student: Literal["best", "fresh"] = Field("best", description="what the student begins as: the best donor, or a new model")
+    student: Literal["best", "fresh"] = Field(
+        "best", description="what the student begins as: the best donor, of another size what fits of it, or a new model"
+    )
+    student_size: Positive = Field(
+        1.0, description="channels and heads of the student, in units of the donors'; convolutional networks: channels"
+    )
     then: Literal["nothing", "method"] = Field(
         "nothing",
         description="the student is the target's task as it is; or continual.method learns the task on top of it, for "

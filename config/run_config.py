@@ -134,6 +134,32 @@ class RunConfig(Section):
         fields["strategy"] = self.strategy.model_copy(update={"name": "local"})
         return RunConfig(**fields)
 
+    @property
+    def packs(self) -> bool:
+        """Whether targets of Back-Pack distil their donors into one model."""
+        return self.strategy.name == "backpack" and self.selection.combine == "pack"
+
+    @property
+    def of_students(self) -> RunConfig:
+        """The settings of models that donors are packed into, of ``packing.student-size``.
+
+        Raises:
+            ValueError: there is no model of this size.
+        """
+        size = self.packing.student_size
+        if not self.packs or size == 1.0:
+            return self
+        if self.model.name in CONVOLUTIONAL:
+            return self.model_copy(update={"model": self.model.model_copy(update={"width": self.model.width * size**2})})
+        sizes = {name: getattr(self.model, name) * size for name in ("dim", "heads", "cross_heads")}
+        if broken := [f"model.{name.replace('_', '-')}" for name, found in sizes.items() if found < 1 or found % 1]:
+            raise ValueError(
+                f"packing.student-size = {size} times {', '.join(broken)} is no whole number: use another size, or another "
+                "model"
+            )
+        changed = self.model.model_copy(update={name: int(found) for name, found in sizes.items()})
+        return self.model_copy(update={"model": changed})
+
     @model_validator(mode="after")
     def _students_can_be_taught(self) -> RunConfig:
         if self.strategy.name != "distil":
@@ -186,7 +212,13 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _donors_can_be_packed(self) -> RunConfig:
-        packs = self.strategy.name == "backpack" and self.selection.combine == "pack"
+        packs = self.packs
+        if self.packing.student_size != 1.0 and not packs:
+            raise ValueError(
+                f"packing.student-size = {self.packing.student_size} is for strategy.name = 'backpack' with selection.combine "
+                f"= 'pack', found '{self.strategy.name}' with '{self.selection.combine}': use 1.0; teachers of 'distil' have "
+                "distil.teacher-width"
+            )
         taught = self.strategy.name in ("distil", "local")  # local: what teachers of distil train by, see of_teachers
         if self.data.unlabelled_fraction and not packs and not taught:
             raise ValueError(
@@ -196,6 +228,7 @@ class RunConfig(Section):
             )
         if not packs:
             return self
+        _ = self.of_students
         packing = self.packing
         if packing.how != "distil":
             raise ValueError(f"packing.how = '{packing.how}': selection.combine = 'pack' distils; use 'distil'")

@@ -30,7 +30,6 @@ from strategies.broker import (
     CONTROL,
     DONOR,
     OWN,
-    TARGET,
     Ledger,
     Pulled,
     evaluate,
@@ -42,7 +41,7 @@ from strategies.broker import (
     with_donors,
 )
 from strategies.job import Job
-from strategies.protocol import TRAIN_TASK, ClientInfo, Manifest
+from strategies.protocol import TARGET, TRAIN_TASK, ClientInfo, Manifest
 from strategies.routing import Truth, candidates, choose, clusters, is_candidate, rank
 from strategies.shortlist import shortlists
 

@@ -24,6 +24,7 @@ from strategies.protocol import (
     METRICS,
     SCORE,
     SCORERS,
+    TARGET,
     ClientInfo,
     Manifest,
     RunError,
@@ -31,7 +32,7 @@ from strategies.protocol import (
     to_arrays,
 )
 
-DONOR, CONTROL, OWN, TARGET = "donor", "control", "own", "backpack"
+DONOR, CONTROL, OWN = "donor", "control", "own"
 RESAMPLED = "resampled"
 Pulled = dict[int, tuple[Manifest, ArrayRecord] | None]
 """What donors gave when they were asked, by donor; None: it failed."""

@@ -17,9 +17,9 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 
 from config import Packing
-from strategies.broker import TARGET, Ledger, Pulled, evaluate, finish, provide, refused_by, with_donors
+from strategies.broker import Ledger, Pulled, evaluate, finish, provide, refused_by, with_donors
 from strategies.job import Job
-from strategies.protocol import DONORS, PACK, PACK_LOSSES, PACK_SELF, PACK_START, TRAIN_PACK, ClientInfo, Manifest
+from strategies.protocol import DONORS, PACK, PACK_LOSSES, PACK_SELF, PACK_START, TARGET, TRAIN_PACK, ClientInfo, Manifest
 
 SIMILARITY = "modeldiff"
 PAIRS = ("targets", "donors", "similarities")

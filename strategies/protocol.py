@@ -62,6 +62,8 @@ SCRATCH = "scratch"
 PACK, PACK_START, PACK_SELF = "pack", "pack-start", "pack-self"
 # The same from donors by the losses number 1, 2, … of ``packing.losses-compared``.
 PACK_LOSSES = "pack-losses-"
+# The arm of Back-Pack in which targets learn from donors; what packing does beside it is in arms that begin with "pack-".
+TARGET = "backpack"
 # The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
 FEDWEIT = "fedweit"
 

@@ -8,6 +8,7 @@ from client import donors
 from config import parse
 from data_partition.client_data import load_unlabelled
 from data_partition.subgroups import find_subgroup
+from models.storage import load_record
 from server.run_folder import RunFolder
 from strategies.protocol import CONFIG, FACTS, METRICS
 from tests.simulations.helpers import arrays_of, facts, run, watch
@@ -143,6 +144,35 @@ def test_a_donor_that_diverges_as_a_teacher_makes_way(tmp_path, monkeypatch):
     assert len(results_of(folder)["packing"]["arms"]) == 4
 
 
+@pytest.mark.parametrize(("size", "begins"), [(0.5, "best"), (2.0, "fresh")])
+def test_a_student_of_another_size(size, begins, tmp_path):
+    """Its state, its evaluation and the results know its size; donors and the control stay as they are."""
+    settings = {"packing.student": begins, "packing.losses": "kd,cosine", "packing.losses-compared": ""}
+    folder = walk(tmp_path, **settings, **{"packing.student-size": size, "data.clients": "6,7", "packing.epochs": 1})
+    events = facts(folder)
+    assert {e["arm"] for e in of(events, "evaluate", split="test", client=6)} == {
+        "control",
+        "backpack",
+        "pack-start",
+        "pack-self",
+    }
+    widths = {arm: state_of(folder, 6, arm)["model.backbone.latents"].shape[1] for arm in ("donor", "control", *ARMS)[:-1]}
+    assert widths == {"donor": 32, "control": 32, **dict.fromkeys(("backpack", "pack-start", "pack-self"), int(32 * size))}
+    (one,) = of(events, "pack-size", client=6, arm="backpack")
+    stored = [array for name, array in state_of(folder, 6, "backpack").items() if name.startswith("model.")]
+    assert one["student_bytes"] == sum(array.nbytes for array in stored)
+    assert (one["student_parameters"] > one["donor_parameters"]) == (size > 1)
+    sizes = results_of(folder)["packing"]["sizes"]
+    assert sizes["student_bytes"] == sum(e["student_bytes"] for e in of(events, "pack-size", arm="backpack")) / 2
+    warned = {e["warning"] for e in of(events, "pack-warning", arm="backpack", client=6)}
+    assert any("not related" in told for told in warned) == (begins == "fresh")  # a slice of a donor is related to it
+
+
+def state_of(folder, client, arm):
+    (newest,) = (folder / "clients" / f"{client:03d}" / arm).glob("round-*.json")
+    return load_record(newest.with_suffix(""))[0]
+
+
 def test_settings_that_do_not_fit_are_refused():
     for changes, told in (
         ({"selection.combine": "first"}, "nobody else reads"),
@@ -151,6 +181,11 @@ def test_settings_that_do_not_fit_are_refused():
         ({"packing.distil-on": "unlabelled", "data.unlabelled-fraction": 0.0}, "no input to ask"),
         ({"selection.scorer": "logme"}, "goes by the scorer modeldiff"),
         ({"packing.losses-compared": "kd,sp; kd,kl"}, "losses-compared: 'kl' is no loss"),
+        ({"packing.student-size": 0.25}, "model.heads, model.cross-heads is no whole number"),
+        (
+            {"packing.student-size": 0.5, "selection.combine": "first", "data.unlabelled-fraction": 0},
+            "student-size = 0.5 is for",
+        ),
         ({"packing.losses-compared": "sp; kd:1.0"}, "has 'kd:1.0' twice"),
     ):
         with pytest.raises(ValueError, match=told):
