@@ -6,13 +6,14 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from client.messages import Tensors, answer, read, refusal
-from strategies.protocol import DONORS, MANIFEST, SCORERS, Manifest, from_donors
+from strategies.protocol import DONORS, INPUTS, MANIFEST, SCORERS, Manifest, from_donors
 
 
 def register(app: ClientApp) -> None:
     """Let an app handle them."""
     app.train("pack")(train_pack)
     app.query("backbone")(backbone)
+    app.query("inputs")(inputs)
     app.query("sketch")(sketch)
     app.query("score")(score)
     app.query("compare")(compare)
@@ -44,6 +45,15 @@ def backbone(message: Message, context: Context) -> Message:
 
     config, instruction, _ = read(message, context)
     return offer(message, *publish(config, instruction, state_folder(config, context, instruction)))
+
+
+def inputs(message: Message, context: Context) -> Message:
+    """Give the client's training inputs without labels; an error where it has not consented."""
+    from client.donors import give_inputs
+
+    config, instruction, _ = read(message, context)
+    arrays = give_inputs(config, instruction)
+    return answer(message, {"partition-id": instruction.partition_id, "num-examples": len(arrays[INPUTS])}, arrays)
 
 
 def sketch(message: Message, context: Context) -> Message:

@@ -93,12 +93,27 @@ def parsed(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
 
 
 def own_data(config: RunConfig, context: Context) -> RunConfig:
-    """Let ``--node-config 'data-dir="/path"'`` win over the run config: each lab machine has its files somewhere else."""
+    """Let ``--node-config 'data-dir="/path"'`` win over the run config: each lab machine has its files somewhere else.
+
+    So does ``consent=true`` or ``false``, whether the node's clients let others use their inputs. A node with its own
+    ``data-dir`` that does not say so does not consent, whatever the run config says.
+
+    Raises:
+        RunError: ``consent`` is neither true nor false.
+    """
     for key, (section, name) in OWN_PATHS.items():
         if own := context.node_config.get(key):
             changed = getattr(config, section).model_copy(update={name: str(own)})
             config = config.model_copy(update={section: changed})
-    return config
+    consent = context.node_config.get("consent", False if context.node_config.get("data-dir") else None)
+    if consent is None:
+        return config
+    if not isinstance(consent, bool):
+        raise RunError(
+            f"this SuperNode's node config has consent = {consent!r}; expected --node-config 'consent=true' or false"
+        )
+    packing = config.packing.model_copy(update={"consent": "all" if consent else ""})
+    return config.model_copy(update={"packing": packing})
 
 
 def refusal(message: Message, instruction: Instruction, error: DonorError) -> Message:

@@ -2,7 +2,8 @@
 
 Every donor's model gets a head for the target's classes, unless it brought one for the same classes, and is trained on the
 target's labelled examples (``packing.teachers``). The student learns from the labels it has, and from the teachers on all of
-the target's inputs, those without labels (``data.unlabelled-fraction``) included. No input leaves the client.
+the target's inputs, those without labels (``data.unlabelled-fraction``) included. No input leaves a client, but those of
+donors that have consented, under ``packing.data = "parent"`` or ``"both"``: teachers are asked about them too.
 
 Two controls have the student's start, steps, batches and random numbers: ``pack-start`` learns from the labels alone,
 ``pack-self`` from the result of that as its one teacher, which is self-distillation.
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,7 +30,7 @@ from client.continual.train import Optimisation, TaskData, counts, validate
 from client.donors import Donor, slowed
 from client.modeldiff.swap import candidate_model
 from client.modeldiff.tune import Budget, start
-from client.packing.data import PackData
+from client.packing.data import PackData, Parent
 from client.packing.packer import Packed, pack
 from client.packing.teachers import Teacher, prototypes_of, train_teacher
 from client.scoring import DonorError, fetch
@@ -38,7 +40,8 @@ from data_partition.client_data import load_unlabelled
 from models.arrays import Arrays
 from models.groups import Group, copy_model, get_tensors, named_tensors, stored_names
 from models.resizing import fitted
-from strategies.protocol import DONORS, PACK_LOSSES, PACK_SELF, PACK_START, Instruction, Manifest
+from models.storage import StorageError, load_record, save_record
+from strategies.protocol import DONORS, INPUTS, PACK_LOSSES, PACK_SELF, PACK_START, Instruction, Manifest, digest
 
 TRAINED = {"fine-tuned": (Group.BACKBONE, Group.ADAPTER, Group.HEAD), "calibrated": (Group.ADAPTER, Group.HEAD)}
 """What of a donor's model is trained before it teaches."""
@@ -70,15 +73,16 @@ def pack_task(
     begun: list[Stream] = []
     # of the arm of no student, so its model has the donors' size
     parents = open_stream(config, replace(told, arm=DONORS), folder, told.round, blank=True)
+    given = inputs_given(parents, manifests, sent, folder.parent / DONORS)
     donors = fetch(parents, manifests, sent, folder)
 
     def prepare(stream: Stream) -> None:
-        names = " ".join(manifest.sha256 for manifest in manifests)
+        names = " ".join(manifest.sha256 + manifest.inputs for manifest in manifests)
         stream.built_on = hashlib.sha256(f"{told.method} {names}".encode()).hexdigest()
         begun.append(stream)
 
     def learn(model: nn.Module, memory: Memory, work: Work) -> None:
-        settle(*student_of(begun[0], parents, donors, told.method, similarities, work), model, memory, work)
+        settle(*student_of(begun[0], parents, donors, told.method, similarities, given, work), model, memory, work)
 
     try:
         return learn_task(config, replace(told, method=""), folder, prepare, learn)
@@ -88,7 +92,13 @@ def pack_task(
 
 
 def student_of(
-    stream: Stream, parents: Stream, donors: Sequence[Donor], arm: str, similarities: Sequence[float], work: Work
+    stream: Stream,
+    parents: Stream,
+    donors: Sequence[Donor],
+    arm: str,
+    similarities: Sequence[float],
+    given: tuple[Parent, ...],
+    work: Work,
 ) -> tuple[nn.Module, Packed]:
     """Return the trained student of an arm, and its log.
 
@@ -98,9 +108,10 @@ def student_of(
         donors: the best first.
         arm: see :func:`pack_task`.
         similarities: of the donors to the target; none: not known.
+        given: inputs of donors.
         work: the task.
     """
-    settings, seed = settings_of(stream.config.packing, arm), stream.seed
+    settings, seed = settings_of(stream.config.packing, arm, given), stream.seed
     how, classes = optimisation(stream.config), stream.data.subgroup.classes
     labelled = PackData(work.data, classes)
     student = fresh_model(stream)
@@ -113,7 +124,8 @@ def student_of(
     data = labelled
     if arm == PACK_SELF:
         own = copy_model(student)
-        told = pack(own, [], labelled, settings, how, seed=seed).epochs[-1]
+        alone = settings.model_copy(update={"data": "child"})
+        told = pack(own, [], labelled, alone, how, seed=seed).epochs[-1]
         work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
         teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
     if arm not in (PACK_START, PACK_SELF):
@@ -121,7 +133,7 @@ def student_of(
         teachers = [teacher_of(parents, donor, known[k], how, work, settings) for k, donor in enumerate(donors)]
     if arm != PACK_START:
         unlabelled = load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
-        data = replace(labelled, unlabelled=unlabelled)
+        data = replace(labelled, unlabelled=unlabelled, parents=given)
     return student, pack(student, teachers, data, settings, how, seed=seed, record=work.record)
 
 
@@ -156,11 +168,45 @@ def fresh_model(stream: Stream) -> nn.Module:
     return copy_model(stream.fresh).to(stream.device)
 
 
-def settings_of(settings: Packing, arm: str) -> Packing:
-    """Return the settings of an arm: with losses of its own, if it compares some."""
-    if not arm.startswith(PACK_LOSSES):
-        return settings
-    return settings.model_copy(update={"losses": settings.compared[int(arm.removeprefix(PACK_LOSSES)) - 1]})
+def settings_of(settings: Packing, arm: str, given: Sequence[Parent]) -> Packing:
+    """Return the settings of an arm: with losses of its own, if it compares some, and the donors who have consented.
+
+    Without inputs of donors there are those of the target alone.
+    """
+    changed = {"consent": ",".join(str(parent.partition_id) for parent in given)}
+    if not given or arm == PACK_START:
+        changed = {"data": "child"}
+    if arm.startswith(PACK_LOSSES):
+        changed["losses"] = settings.compared[int(arm.removeprefix(PACK_LOSSES)) - 1]
+    return settings.model_copy(update=changed)
+
+
+def inputs_given(parents: Stream, manifests: Sequence[Manifest], sent: Mapping[str, Arrays], kept: Path) -> tuple[Parent, ...]:
+    """Return the inputs of donors that their manifests name, out of a message or from the disk; what came is kept there.
+
+    Raises:
+        DonorError: the donor has not consented, or its inputs are not here, others, or not as the target's.
+    """
+    own, found = parents.data.train.inputs, []
+    named = [manifest for manifest in manifests if manifest.inputs]
+    for manifest in named:  # all are kept before one is looked at, as what came for a donor that is left out comes once
+        if manifest.inputs in sent and manifest.inputs.isalnum():
+            save_record(kept / manifest.inputs, sent[manifest.inputs], {"manifest": manifest.to_json()})
+    for manifest in named:
+        try:
+            if not (manifest.consent and manifest.inputs.isalnum()):
+                raise ValueError(f"found inputs {manifest.inputs!r} with consent {manifest.consent}, expected a hash and true")
+            arrays = load_record(kept / manifest.inputs)[0]
+            if digest(arrays) != manifest.inputs or set(arrays) != {INPUTS}:
+                raise ValueError(f"its inputs have hash {digest(arrays)[:16]}, expected {manifest.inputs[:16]}")
+            inputs = torch.from_numpy(np.array(arrays[INPUTS]))
+            shapes = [(tuple(some.shape[1:]), some.dtype) for some in (inputs, own)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"its inputs are {shapes[0]}, expected {shapes[1]} as the target's")
+        except (StorageError, ValueError) as error:
+            raise DonorError(manifest.partition_id, error) from None
+        found.append(Parent(manifest.partition_id, inputs))
+    return tuple(found)
 
 
 def teacher_of(

@@ -133,7 +133,11 @@ class Packing(Section):
     data: Literal["child", "parent", "both"] = Field(
         "child", description="whose inputs teachers are asked about: the student's client's, the donors', or both"
     )
-    consent: str = Field("", description="donors who let their inputs be used: comma-separated partition ids, or all")
+    consent: str = Field(
+        "",
+        description="donors who let their inputs be used: comma-separated partition ids, or all; node: those whose SuperNode "
+        "says consent=true in its node config, which wins over the others too",
+    )
     checkpoint: Literal["best-validation", "last"] = Field(
         "last", description="which epoch of a teacher's training teaches (ESKD of the wearable papers: best-validation)"
     )
@@ -159,7 +163,7 @@ class Packing(Section):
         return tuple(one.strip() for one in self.losses_compared.split(";")) if self.losses_compared else ()
 
     def consents(self, partition_id: int) -> bool:
-        """Whether a donor lets its inputs be used."""
+        """Whether a donor lets its inputs be used, as far as the settings of the run can say so."""
         return self.consent == "all" or str(partition_id) in [part.strip() for part in self.consent.split(",")]
 
     @field_validator("losses")
@@ -187,8 +191,8 @@ class Packing(Section):
     @field_validator("consent")
     @classmethod
     def _consent_names_donors(cls, value: str) -> str:
-        if value not in ("", "all") and not all(part.strip().isdigit() for part in value.split(",")):
-            raise ValueError("expected '', 'all' or comma-separated partition ids such as '0,3,6'")
+        if value not in ("", "all", "node") and not all(part.strip().isdigit() for part in value.split(",")):
+            raise ValueError("expected '', 'all', 'node' or comma-separated partition ids such as '0,3,6'")
         return value
 
     @model_validator(mode="after")
@@ -196,7 +200,7 @@ class Packing(Section):
         if self.data != "child" and not self.consent:
             raise ValueError(
                 f"packing.data = '{self.data}' uses inputs of donors, and packing.consent names none who let them be used: "
-                "name them, or use 'child'"
+                "name them, or use 'node' where each says so itself, or packing.data = 'child'"
             )
         if self.data != "child" and self.distil_on == "labelled":
             raise ValueError(

@@ -232,8 +232,6 @@ class RunConfig(Section):
         packing = self.packing
         if packing.how != "distil":
             raise ValueError(f"packing.how = '{packing.how}': selection.combine = 'pack' distils; use 'distil'")
-        if packing.data != "child":
-            raise ValueError(f"packing.data = '{packing.data}': inputs of donors stay with them in Back-Pack; use 'child'")
         if packing.distil_on == "unlabelled" and not self.data.unlabelled_fraction:
             raise ValueError(
                 "packing.distil-on = 'unlabelled' and data.unlabelled-fraction = 0.0: there is no input to ask teachers "

@@ -20,7 +20,8 @@ def results(events: Iterable[Event]) -> dict[str, Any]:
     ``arms``: of each its mean test accuracy, and the ``clients`` with their accuracy. ``differences``: of ``pack`` to each
     control, its mean, how many clients are better, and the clients' own. ``effective_teachers`` and ``agreement`` of student
     and teachers are means over the clients at the last epoch; ``teachers`` is the mean number of them. ``sizes``: parameters
-    and stored bytes of a student and of a donor, means over the clients.
+    and stored bytes of a student and of a donor, means over the clients. ``consented``: donors that let others use
+    their inputs; ``inputs_of``: those whose inputs were.
     """
     events = list(events)
     last = {event["client"]: event for event in named(events, "pack-epoch") if event["arm"] == TARGET}
@@ -40,6 +41,8 @@ def results(events: Iterable[Event]) -> dict[str, Any]:
         ],
         "teachers": statistics.fmean(len(event["agreement"]) for event in epochs),
         "effective_teachers": statistics.fmean(event["effective_teachers"] for event in epochs),
+        "consented": sorted({event["client"] for event in named(events, "backbone") if event.get("consent")}),
+        "inputs_of": sorted({donor for event in named(events, "inputs") for donor in event["donors"]}),
         "sizes": {name: mean(event[name] for event in sizes) for name in SIZES},
         "agreement": mean(value for event in epochs for value in event["agreement"].values()),
         "warnings": list(dict.fromkeys(event["warning"] for event in named(events, "pack-warning"))),

@@ -73,7 +73,7 @@ def pull(job: Job, donor: ClientInfo) -> tuple[Manifest, ArrayRecord] | None:
     except ValueError as error:
         refuse(job, donor, str(error))
         return None
-    told = {"sha256": manifest.sha256, "validation": manifest.validation}
+    told = {"sha256": manifest.sha256, "validation": manifest.validation, "consent": manifest.consent}
     job.mailbox.record("backbone", arm=DONOR, client=donor.partition_id, **told)
     return manifest, to_arrays(replies[0].arrays)
 

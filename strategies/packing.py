@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -19,6 +20,7 @@ from flwr.app import ArrayRecord, Message
 from config import Packing
 from strategies.broker import Ledger, Pulled, evaluate, finish, provide, refused_by, with_donors
 from strategies.job import Job
+from strategies.pack_inputs import offered
 from strategies.protocol import DONORS, PACK, PACK_LOSSES, PACK_SELF, PACK_START, TARGET, TRAIN_PACK, ClientInfo, Manifest
 
 SIMILARITY = "modeldiff"
@@ -37,10 +39,18 @@ def request(
         target: who packs.
         manifests: of the donors, one or more.
         arrays: by hash, of those that the target does not hold.
-        ledger: has the similarities, for ``packing.weights = "similarity"``.
+        ledger: has the similarities, for ``packing.weights = "similarity"``, and who holds what.
+
+    Raises:
+        RunError: inputs of donors are needed, and none gives any.
     """
+    inputs: Mapping[str, ArrayRecord] = {}
+    if job.config.packing.data != "child" and arm != PACK_START:
+        manifests, inputs = offered(job, arm, target, manifests, ledger)
+    else:
+        manifests = [replace(one, inputs="") for one in manifests]
     told = job.instruction(target, arm, round=1, method=PACK if arm == TARGET else arm)
-    message = with_donors(job.message(TRAIN_PACK, told, None), manifests, arrays)
+    message = with_donors(job.message(TRAIN_PACK, told, None), manifests, {**arrays, **inputs})
     if job.config.packing.weights == "similarity":
         found = similarities(ledger, target.partition_id, [one.partition_id for one in manifests])
         message.content.config_records[DONORS]["similarities"] = found
@@ -65,12 +75,17 @@ def learn_controls(job: Job, ledger: Ledger) -> None:
 
 
 def learn_control(job: Job, arm: str, taken: Mapping[int, Sequence[int]], ledger: Ledger) -> None:
-    """Learn one control, from the donors that each target took: other losses from all of them, the others from the first."""
+    """Learn one control, from the donors that each target took.
+
+    Other losses learn from all of them, and the others begin with the first; self-distillation too is told of all where
+    teachers are asked about inputs of donors.
+    """
+    shared = arm == PACK_SELF and job.config.packing.data != "child"
     infos = job.mailbox.clients
     messages, sent = [], {}
     pulled: Pulled = {}
     for target, donors in taken.items():
-        wanted = [infos[donor] for donor in (donors if arm.startswith(PACK_LOSSES) else donors[:1])]
+        wanted = [infos[donor] for donor in (donors if shared or arm.startswith(PACK_LOSSES) else donors[:1])]
         manifests, arrays = provide(job, infos[target], wanted, ledger, len(wanted), pulled)
         if manifests:
             sent[target] = manifests

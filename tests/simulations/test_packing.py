@@ -177,7 +177,7 @@ def test_settings_that_do_not_fit_are_refused():
     for changes, told in (
         ({"selection.combine": "first"}, "nobody else reads"),
         ({"packing.how": "average"}, "use 'distil'"),
-        ({"packing.data": "parent", "packing.consent": "all"}, "stay with them"),
+        ({"packing.data": "parent"}, "names none"),
         ({"packing.distil-on": "unlabelled", "data.unlabelled-fraction": 0.0}, "no input to ask"),
         ({"selection.scorer": "logme"}, "goes by the scorer modeldiff"),
         ({"packing.losses-compared": "kd,sp; kd,kl"}, "losses-compared: 'kl' is no loss"),
