@@ -1,10 +1,8 @@
-"""Learning, equal bits, the gradient of the sum, memory, what is logged, and where the student's inputs come from."""
+"""Learning, equal bits, the gradient of the sum, what is logged, and where the student's inputs come from."""
 
 from __future__ import annotations
 
 import json
-import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -26,7 +24,7 @@ from config import Packing
 from data_partition.client_data import Split
 from models.groups import copy_model, named_tensors, ownable
 from tests.client.continual.helpers import Facts, separable
-from tests.client.packing.helpers import CLASSES, CPU, HOW, data, model, packing, same, teacher, tensors, texts
+from tests.client.packing.helpers import CLASSES, CPU, HOW, Watched, data, model, packing, same, teacher, tensors, texts
 from tests.models.helpers import tiny
 
 EVERY_LATENT_LOSS = "kd,cosine,mse,mse-batch,amd,sp,cka,ifalign"
@@ -136,68 +134,6 @@ def test_teachers_change_neither_steps_nor_labelled_batches() -> None:
     labelled = [batch for batch in seen[1] if len(batch) == 5]
     assert len(seen[1]) == 2 * len(seen[0]) == 8
     assert all(torch.equal(a, b) for a, b in zip(seen[0], labelled, strict=True))
-
-
-class Watched(nn.Module):
-    """A teacher that remembers what it computed, and for how long that lives."""
-
-    alive: list[weakref.ref[Tensor]] = []  # noqa: RUF012
-    peak = 0
-    calls = 0
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.head = inner.head
-        for layer in inner.modules():
-            layer.register_forward_hook(self.note)
-
-    @staticmethod
-    def note(_: nn.Module, __: object, output: object) -> None:
-        for value in output if isinstance(output, tuple | list) else [output]:
-            if isinstance(value, Tensor):
-                Watched.alive.append(weakref.ref(value))
-
-    def trace(self, inputs: Tensor) -> object:
-        # Nothing that another teacher computed, or this one before, is alive when one is asked.
-        Watched.calls += 1
-        Watched.peak = max(Watched.peak, sum(ref() is not None for ref in Watched.alive))
-        Watched.alive.clear()
-        return self.inner.trace(inputs)  # type: ignore[operator]
-
-
-@pytest.fixture
-def watched() -> Iterator[type[Watched]]:
-    Watched.peak = Watched.calls = 0
-    Watched.alive.clear()
-    yield Watched
-    Watched.alive.clear()
-
-
-@pytest.mark.parametrize("views", ["same", "clean"])
-def test_activations_of_one_teacher_at_a_time(watched: type[Watched], views: str) -> None:
-    five = [replace(one, model=Watched(one.model)) for one in map(teacher, range(1, 6))]
-    settings = packing(losses="kd,cosine,sp", weights="ebkd", views=views)
-    pack(model(0), five, data(), settings, HOW)
-    assert watched.alive
-    assert watched.peak == 0
-    # each: shapes, once for all rows, and where views are the same once in each of 4 steps
-    assert watched.calls == 5 * (2 + (4 if views == "same" else 0))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_peak_memory_does_not_grow_with_teachers() -> None:
-    device, peaks, sizes = torch.device("cuda"), [], {"dim": 128, "latents": 64, "layers": 4}
-    material, settings = data(64, 512), packing(epochs=1, unlabelled_batch=512)
-    for number in (1, 1, 5):  # once to load kernels
-        student = model(0, **sizes).to(device)
-        teachers = [teacher(k, net=model(k, **sizes).to(device)) for k in range(1, number + 1)]
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        pack(student, teachers, material, settings, Optimisation(batch_size=64))
-        peaks.append(torch.cuda.max_memory_allocated() - before)
-    assert peaks[2] < 1.1 * peaks[1]
 
 
 def test_teachers_are_not_changed_and_do_not_train() -> None:
