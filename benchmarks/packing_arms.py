@@ -41,7 +41,7 @@ from torch import nn  # noqa: E402
 
 from client.continual.methods import Work, optimisation  # noqa: E402
 from client.donors import Donor, publish, receive  # noqa: E402
-from client.pack_donors import beginning, fresh_model, teacher_of  # noqa: E402
+from client.pack_teachers import beginning, fresh_model, teacher_of  # noqa: E402
 from client.packing.data import PackData  # noqa: E402
 from client.packing.ensemble import ensemble_logits  # noqa: E402
 from client.packing.merge import average  # noqa: E402
@@ -54,8 +54,8 @@ from data_partition.metrics import balanced_accuracy  # noqa: E402
 from models.arrays import get_arrays, set_arrays  # noqa: E402
 from models.groups import copy_model, stored_names  # noqa: E402
 from simulations.significance import t_test_p  # noqa: E402
-from strategies.broker import DONOR, TARGET  # noqa: E402
-from strategies.protocol import SOURCE_HASH, Instruction  # noqa: E402
+from strategies.broker import DONOR  # noqa: E402
+from strategies.protocol import SOURCE_HASH, TARGET, Instruction  # noqa: E402
 
 ARMS = (
     "scratch", "start", "random", "self", "kd random", "kd best", "uniform", "weighted", "fresh", "ensemble", "average",
@@ -135,7 +135,7 @@ class Target:
     def teacher(self, client: int) -> Teacher:
         """Return a donor, trained to teach."""
         if client not in self._teachers:
-            self._teachers[client] = teacher_of(self.stream, self.donor(client), None, self.how, self.work)
+            self._teachers[client] = teacher_of(self.stream, self.donor(client), None, self.how, self.work, self.settings)
         return self._teachers[client]
 
     def first(self) -> list[Teacher]:

@@ -42,8 +42,7 @@ from data_partition.subgroups import Subgroup  # noqa: E402
 from server.run_folder import read_events  # noqa: E402
 from simulations import inprocess  # noqa: E402
 from strategies import broker  # noqa: E402
-from strategies.broker import TARGET  # noqa: E402
-from strategies.protocol import BACKBONE, CONFIG, DONORS, SCORE, SKETCH, TRAIN_TASK  # noqa: E402
+from strategies.protocol import BACKBONE, CONFIG, DONORS, SCORE, SKETCH, TARGET, TRAIN_TASK  # noqa: E402
 
 M, CLIENTS, FEWER, LIMIT = 3, (12, 48, 192), (12, 48), 1.05
 SETTINGS = {

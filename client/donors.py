@@ -20,11 +20,13 @@ import torch
 from client.continual.memory import install, task_model
 from client.continual.ownership import OWNER
 from client.continual.train import validate
+from client.learner import cached_client
 from client.stream import Stream, open_stream, task_data
 from config import RunConfig
+from data_partition.client_data import ClientData
 from models.arrays import Arrays, get_arrays
 from models.groups import WEIGHT, Group, group_of, named_tensors, ownable, shared_names
-from strategies.protocol import MASK, Instruction, Manifest, RunError, digest, to_masks
+from strategies.protocol import INPUTS, MASK, Instruction, Manifest, RunError, digest, to_masks
 
 DONOR_TASK = 1
 """Owner of what came from donors."""
@@ -69,9 +71,30 @@ def publish(config: RunConfig, told: Instruction, folder: Path) -> tuple[Manifes
         )
     arrays = get_arrays(model, shared_names(model, told.share))
     sent = arrays | to_masks({name: arrays[name] != 0 for name in ownable(model) if name in arrays})
-    group = stream.data.subgroup
-    manifest = Manifest(group.partition_id, group.modality, group.classes, found, len(stream.data.train), digest(sent))
-    return manifest, sent
+    group, packing = stream.data.subgroup, config.packing
+    consent = packing.consents(group.partition_id)
+    used = digest(inputs_of(stream.data)) if consent and config.packs and packing.data != "child" else ""
+    examples = len(stream.data.train)
+    return Manifest(group.partition_id, group.modality, group.classes, found, examples, digest(sent), consent, used), sent
+
+
+def give_inputs(config: RunConfig, told: Instruction) -> Arrays:
+    """Return the client's training inputs without their labels, if it has consented.
+
+    Raises:
+        RunError: it has not.
+    """
+    if not config.packing.consents(told.partition_id):
+        raise RunError(
+            f"client {told.partition_id} is asked for its inputs, and has not consented: set consent=true in the node config "
+            "of its SuperNode, or packing.consent in a simulation, if it lets others use them"
+        )
+    return inputs_of(cached_client(config.data, told.partition_id, told.train_fraction, told.task))
+
+
+def inputs_of(data: ClientData) -> Arrays:
+    """Return the training inputs of a client as they travel."""
+    return {INPUTS: data.train.inputs[torch.arange(len(data.train))].numpy()}
 
 
 def receive(stream: Stream, manifest: Manifest, sent: Mapping[str, np.ndarray], share: str) -> Donor:

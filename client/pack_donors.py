@@ -2,7 +2,8 @@
 
 Every donor's model gets a head for the target's classes, unless it brought one for the same classes, and is trained on the
 target's labelled examples (``packing.teachers``). The student learns from the labels it has, and from the teachers on all of
-the target's inputs, those without labels (``data.unlabelled-fraction``) included. No input leaves the client.
+the target's inputs, those without labels (``data.unlabelled-fraction``) included. No input leaves a client, but those of
+donors that have consented, under ``packing.data = "parent"`` or ``"both"``: teachers are asked about them too.
 
 Donors of the other modality (``packing.twins``) teach by the twins of the target's inputs: client/twin_teachers.py.
 
@@ -21,29 +22,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from client.continual.memory import Memory, install, remember
 from client.continual.methods import METHODS, Work, optimisation
 from client.continual.ownership import claim_free
-from client.continual.train import Optimisation, TaskData, counts, validate
+from client.continual.train import counts
 from client.donors import Donor, slowed
-from client.modeldiff.swap import candidate_model
-from client.modeldiff.tune import Budget, start
-from client.packing.data import PackData
+from client.given_inputs import inputs_given
+from client.pack_teachers import beginning, fresh_model, taught, teachers_of, unlabelled_of
+from client.packing.data import PackData, Parent
 from client.packing.packer import Packed, pack
-from client.packing.teachers import Teacher, prototypes_of, train_teacher
+from client.packing.teachers import Teacher
 from client.scoring import DonorError, fetch
-from client.stream import Metrics, Stream, learn_task
-from client.twin_teachers import TwinRows, twin_model, twin_rows
+from client.stream import Metrics, Stream, learn_task, open_stream
 from config import Packing, RunConfig
-from data_partition.client_data import load_unlabelled
 from models.arrays import Arrays
-from models.groups import Group, copy_model, get_tensors, stored_names
-from strategies.protocol import PACK, PACK_SELF, PACK_START, Instruction, Manifest
-
-TRAINED = {"fine-tuned": (Group.BACKBONE, Group.ADAPTER, Group.HEAD), "calibrated": (Group.ADAPTER, Group.HEAD)}
-"""What of a donor's model is trained before it teaches."""
+from models.groups import copy_model, get_tensors, named_tensors, stored_names
+from models.resizing import fitted
+from strategies.protocol import DONORS, PACK_LOSSES, PACK_SELF, PACK_START, Instruction, Manifest
 
 
 def pack_task(
@@ -58,7 +55,8 @@ def pack_task(
 
     Args:
         config: settings of the run.
-        told: its ``method`` is the arm: :data:`strategies.protocol.PACK`, ``PACK_START`` or ``PACK_SELF``.
+        told: its ``method`` is the arm: :data:`strategies.protocol.PACK`, ``PACK_START``, ``PACK_SELF`` or one of
+            ``PACK_LOSSES``.
         folder: the client's state on disk.
         manifests: of the donors, the best first; the controls use the first alone.
         sent: arrays by hash, of those that the client does not have.
@@ -69,16 +67,18 @@ def pack_task(
         PackingError: the settings would teach noise, with the reasons.
     """
     begun: list[Stream] = []
-    donors: list[Donor] = []
+    # of the arm of no student, so its model has the donors' size
+    parents = open_stream(config, replace(told, arm=DONORS), folder, told.round, blank=True)
+    given = inputs_given(parents, manifests, sent, folder.parent / DONORS)
+    donors = fetch(parents, manifests, sent, folder)
 
     def prepare(stream: Stream) -> None:
-        donors.extend(fetch(stream, manifests, sent, folder))
-        names = " ".join(manifest.sha256 for manifest in manifests)
+        names = " ".join(manifest.sha256 + manifest.inputs for manifest in manifests)
         stream.built_on = hashlib.sha256(f"{told.method} {names}".encode()).hexdigest()
         begun.append(stream)
 
     def learn(model: nn.Module, memory: Memory, work: Work) -> None:
-        settle(*student_of(begun[0], donors, told.method, similarities, work), model, memory, work)
+        settle(*student_of(begun[0], parents, donors, told.method, similarities, given, work), model, memory, work)
 
     try:
         return learn_task(config, replace(told, method=""), folder, prepare, learn)
@@ -88,104 +88,67 @@ def pack_task(
 
 
 def student_of(
-    stream: Stream, donors: Sequence[Donor], arm: str, similarities: Sequence[float], work: Work
+    stream: Stream,
+    parents: Stream,
+    donors: Sequence[Donor],
+    arm: str,
+    similarities: Sequence[float],
+    given: tuple[Parent, ...],
+    work: Work,
 ) -> tuple[nn.Module, Packed]:
-    """Return the trained student of an arm, and its log."""
-    settings, seed = stream.config.packing, stream.seed
+    """Return the trained student of an arm, and its log.
+
+    Args:
+        stream: of the target, whose model has the student's size.
+        parents: the same with a model of the donors' size.
+        donors: the best first.
+        arm: see :func:`pack_task`.
+        similarities: of the donors to the target; none: not known.
+        given: inputs of donors.
+        work: the task.
+    """
+    settings, seed = settings_of(stream.config.packing, arm, given), stream.seed
     how, classes = optimisation(stream.config), stream.data.subgroup.classes
     labelled = PackData(work.data, classes)
-    student = beginning(stream, donors[0]) if settings.student == "best" else fresh_model(stream)
+    student = fresh_model(stream)
+    if settings.student == "best":
+        best = beginning(parents, donors[0])
+        student = best if settings.student_size == 1.0 else fitted(best, student)
+    sizes = {name: stored_size(model) for name, model in (("student", student), ("donor", fresh_model(parents)))}
+    work.record("pack-size", **{f"{name}_{key}": value for name, found in sizes.items() for key, value in found.items()})
     teachers: list[Teacher] = []
     data = labelled
     if arm == PACK_SELF:
         own = copy_model(student)
-        told = pack(own, [], labelled, settings, how, seed=seed).epochs[-1]
+        alone = settings.model_copy(update={"data": "child"})
+        told = pack(own, [], labelled, alone, how, seed=seed).epochs[-1]
         work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
         teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
-    if arm == PACK:
-        teachers = teachers_of(stream, donors, similarities, how, work)
+    if arm not in (PACK_START, PACK_SELF):
+        teachers = teachers_of(parents, donors, similarities, how, work, settings)
     if arm != PACK_START:
-        data = replace(labelled, unlabelled=unlabelled_of(stream))
+        data = replace(labelled, unlabelled=unlabelled_of(stream), parents=given)
     return student, pack(student, teachers, data, settings, how, seed=seed, record=work.record)
 
 
-def unlabelled_of(stream: Stream) -> Tensor | None:
-    """Return the client's inputs without labels; None: it has none."""
-    return load_unlabelled(stream.config.data, stream.data.subgroup, stream.instruction.train_fraction or None)
+def stored_size(model: nn.Module) -> dict[str, int]:
+    """Return the parameters of a model, and the bytes of all that is stored of it."""
+    tensors = [named_tensors(model)[name] for name in stored_names(model)]
+    parameters = sum(tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter))
+    return {"parameters": parameters, "bytes": sum(tensor.nbytes for tensor in tensors)}
 
 
-def beginning(stream: Stream, donor: Donor) -> nn.Module:
-    """Return the donor's model as the target begins with it, on the target's device.
+def settings_of(settings: Packing, arm: str, given: Sequence[Parent]) -> Packing:
+    """Return the settings of an arm: with losses of its own, if it compares some, and the donors who have consented.
 
-    Raises:
-        DonorError: its head has a shape that no model has.
+    Without inputs of donors there are those of the target alone.
     """
-    group, fresh = stream.data.subgroup, fresh_model(stream)
-    try:
-        model = candidate_model(donor.arrays, donor.manifest.modality, fresh, group.modality)
-    except ValueError as error:
-        raise DonorError(donor.manifest.partition_id, error) from None
-    same = donor.manifest.modality == group.modality
-    return start(model, fresh, same_modality=same, same_classes=donor.manifest.classes == group.classes)
-
-
-def fresh_model(stream: Stream) -> nn.Module:
-    """Return a copy of the target's model as initialised, on its device."""
-    return copy_model(stream.fresh).to(stream.device)
-
-
-def teachers_of(
-    stream: Stream, donors: Sequence[Donor], similarities: Sequence[float], how: Optimisation, work: Work
-) -> list[Teacher]:
-    """Return each donor's model as a teacher; see :func:`teacher_of`."""
-    twins = stream.config.packing.twins > 0
-    across = [twins and donor.manifest.modality != stream.data.subgroup.modality for donor in donors]
-    rows = twin_rows(stream, unlabelled_of(stream)) if any(across) else None
-    known: list[float | None] = list(similarities) or [None] * len(donors)
-    return [
-        teacher_of(stream, donor, similarity, how, work, rows if by_twins else None)
-        for donor, similarity, by_twins in zip(donors, known, across, strict=True)
-    ]
-
-
-def teacher_of(
-    stream: Stream, donor: Donor, similarity: float | None, how: Optimisation, work: Work, rows: TwinRows | None = None
-) -> Teacher:
-    """Train a donor's model on the target's labelled examples, and record how it validates.
-
-    Args:
-        stream: of the target.
-        donor: of any modality; without ``rows`` its backbone learns to read the target's own inputs.
-        similarity: to the target, if it is known.
-        how: the target's optimisation.
-        work: the task.
-        rows: the donor is asked about these, and trained on the labelled ones; none of them is there to validate by.
-
-    Raises:
-        DonorError: the model does not fit, or its training diverges.
-    """
-    settings, classes, name = stream.config.packing, stream.data.subgroup.classes, str(donor.manifest.partition_id)
-    budget = Budget(
-        settings.teacher_epochs, replace(how, learning_rate=how.learning_rate * settings.teacher_rate), stream.seed
-    )
-    model, data = (beginning(stream, donor), work.data) if rows is None else (twin_model(stream, donor, rows), rows.task)
-    try:
-        model = train_teacher(model, data, budget, TRAINED[settings.teachers], settings.checkpoint)
-    except FloatingPointError as error:
-        raise DonorError(donor.manifest.partition_id, f"training it as a teacher diverges: {error}") from None
-    found = validate(model, model, data) if rows is None else None
-    work.record("pack-teacher", teacher=name, validation=found, epochs=settings.teacher_epochs)
-    one = replace(taught(name, model, data, classes, settings), similarity=similarity)
-    return one if rows is None else replace(one, inputs=rows.inputs, known=rows.known)
-
-
-def taught(name: str, model: nn.Module, data: TaskData, classes: tuple[str, ...], settings: Packing) -> Teacher:
-    """Return a model as a teacher, with class prototypes if a loss reads them."""
-    prototypes = None
-    if "edu-attention" in settings.weighted:
-        device = next(model.parameters()).device
-        prototypes = prototypes_of(model, data.train.inputs, data.train.labels, len(classes), device)
-    return Teacher(name, model, classes, prototypes=prototypes)
+    changed = {"consent": ",".join(str(parent.partition_id) for parent in given)}
+    if not given or arm == PACK_START:
+        changed = {"data": "child"}
+    if arm.startswith(PACK_LOSSES):
+        changed["losses"] = settings.compared[int(arm.removeprefix(PACK_LOSSES)) - 1]
+    return settings.model_copy(update=changed)
 
 
 @torch.no_grad()

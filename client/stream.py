@@ -34,7 +34,7 @@ from config import RunConfig
 from data_partition.client_data import ClientData
 from models.arrays import Arrays, set_arrays
 from models.groups import Group, copy_model, get_tensors, group_of, named_tensors, ownable, stored_names
-from strategies.protocol import SCRATCH, Instruction
+from strategies.protocol import SCRATCH, TARGET, Instruction
 
 ANCHOR = "anchor-"
 SCORES = "scores"
@@ -104,6 +104,7 @@ def open_stream(config: RunConfig, told: Instruction, folder: Path, before: int,
         before: records from this number on are not looked at.
         blank: nor are those before it.
     """
+    config = config.of_students if told.arm == TARGET or told.arm.startswith("pack-") else config
     device = choose_device(config.train, config.federation)
     data = cached_client(config.data, told.partition_id, told.train_fraction, told.task)
     shared, initial = cached_model(

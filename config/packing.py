@@ -74,7 +74,12 @@ class Packing(Section):
     )
     teacher_epochs: Count = Field(12, description="epochs of that")
     teacher_rate: Positive = Field(0.5, description="peak learning rate of teachers, in units of train.learning-rate")
-    student: Literal["best", "fresh"] = Field("best", description="what the student begins as: the best donor, or a new model")
+    student: Literal["best", "fresh"] = Field(
+        "best", description="what the student begins as: the best donor, of another size what fits of it, or a new model"
+    )
+    student_size: Positive = Field(
+        1.0, description="channels and heads of the student, in units of the donors'; convolutional networks: channels"
+    )
     then: Literal["nothing", "method"] = Field(
         "nothing",
         description="the student is the target's task as it is; or continual.method learns the task on top of it, for "
@@ -89,6 +94,11 @@ class Packing(Section):
         "kd",
         description="what the student learns from teachers by, comma-separated, each with a weight if need be, as in "
         "'kd:1.0,amd:16'",
+    )
+    losses_compared: str = Field(
+        "",
+        description="more values of losses, each for a student of its own beside the result of the run, with semicolons "
+        "between them, as in 'kd,sp:100; mse'",
     )
     cross_entropy: NotNegative = Field(1.0, description="weight of the cross-entropy on labelled examples")
     temperature: Positive = Field(2.0, description="kd, edu-attention: τ of the softmax of teachers and student")
@@ -128,7 +138,11 @@ class Packing(Section):
         description="donors of the other modality among selection.top: whole models that are asked about the twins of the "
         "student's inputs, which its client holds (images and their texts), also of those without labels",
     )
-    consent: str = Field("", description="donors who let their inputs be used: comma-separated partition ids, or all")
+    consent: str = Field(
+        "",
+        description="donors who let their inputs be used: comma-separated partition ids, or all; node: those whose SuperNode "
+        "says consent=true in its node config, which wins over the others too",
+    )
     checkpoint: Literal["best-validation", "last"] = Field(
         "last", description="which epoch of a teacher's training teaches (ESKD of the wearable papers: best-validation)"
     )
@@ -148,8 +162,13 @@ class Packing(Section):
         """Weights of the losses, by name."""
         return weighted_losses(self.losses)
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The values of ``losses_compared``."""
+        return tuple(one.strip() for one in self.losses_compared.split(";")) if self.losses_compared else ()
+
     def consents(self, partition_id: int) -> bool:
-        """Whether a donor lets its inputs be used."""
+        """Whether a donor lets its inputs be used, as far as the settings of the run can say so."""
         return self.consent == "all" or str(partition_id) in [part.strip() for part in self.consent.split(",")]
 
     @field_validator("losses")
@@ -158,11 +177,27 @@ class Packing(Section):
         weighted_losses(value)
         return value
 
+    @model_validator(mode="after")
+    def _compared_losses_differ(self) -> Packing:
+        found = [self.weighted]
+        for value in self.compared:
+            try:
+                weights = weighted_losses(value)
+            except ValueError as error:
+                raise ValueError(f"packing.losses-compared: {error}") from None
+            if weights in found:
+                raise ValueError(
+                    f"packing.losses-compared = '{self.losses_compared}' with packing.losses = '{self.losses}' has '{value}' "
+                    "twice: each student learns by losses of its own"
+                )
+            found.append(weights)
+        return self
+
     @field_validator("consent")
     @classmethod
     def _consent_names_donors(cls, value: str) -> str:
-        if value not in ("", "all") and not all(part.strip().isdigit() for part in value.split(",")):
-            raise ValueError("expected '', 'all' or comma-separated partition ids such as '0,3,6'")
+        if value not in ("", "all", "node") and not all(part.strip().isdigit() for part in value.split(",")):
+            raise ValueError("expected '', 'all', 'node' or comma-separated partition ids such as '0,3,6'")
         return value
 
     @model_validator(mode="after")
@@ -170,7 +205,7 @@ class Packing(Section):
         if self.data != "child" and not self.consent:
             raise ValueError(
                 f"packing.data = '{self.data}' uses inputs of donors, and packing.consent names none who let them be used: "
-                "name them, or use 'child'"
+                "name them, or use 'node' where each says so itself, or packing.data = 'child'"
             )
         if self.data != "child" and self.distil_on == "labelled":
             raise ValueError(

@@ -14,6 +14,7 @@ from config.data import Data
 from config.data_sets import WITHOUT_TEXTS
 from config.distil import Distil
 from config.model import CONVOLUTIONAL, IMAGE_MODEL_SIDE, IMAGE_MODELS, WIDE_RESNETS, Model
+from config.pack_faults import pack_fault
 from config.packing import Packing
 from config.run import Federation, Run
 from config.selection import Selection
@@ -134,6 +135,32 @@ class RunConfig(Section):
         fields["strategy"] = self.strategy.model_copy(update={"name": "local"})
         return RunConfig(**fields)
 
+    @property
+    def packs(self) -> bool:
+        """Whether targets of Back-Pack distil their donors into one model."""
+        return self.strategy.name == "backpack" and self.selection.combine == "pack"
+
+    @property
+    def of_students(self) -> RunConfig:
+        """The settings of models that donors are packed into, of ``packing.student-size``.
+
+        Raises:
+            ValueError: there is no model of this size.
+        """
+        size = self.packing.student_size
+        if not self.packs or size == 1.0:
+            return self
+        if self.model.name in CONVOLUTIONAL:
+            return self.model_copy(update={"model": self.model.model_copy(update={"width": self.model.width * size**2})})
+        sizes = {name: getattr(self.model, name) * size for name in ("dim", "heads", "cross_heads")}
+        if broken := [f"model.{name.replace('_', '-')}" for name, found in sizes.items() if found < 1 or found % 1]:
+            raise ValueError(
+                f"packing.student-size = {size} times {', '.join(broken)} is no whole number: use another size, or another "
+                "model"
+            )
+        changed = self.model.model_copy(update={name: int(found) for name, found in sizes.items()})
+        return self.model_copy(update={"model": changed})
+
     @model_validator(mode="after")
     def _students_can_be_taught(self) -> RunConfig:
         if self.strategy.name != "distil":
@@ -203,70 +230,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _donors_can_be_packed(self) -> RunConfig:
-        packs = self.strategy.name == "backpack" and self.selection.combine == "pack"
-        taught = self.strategy.name in ("distil", "local")  # local: what teachers of distil train by, see of_teachers
-        if self.data.unlabelled_fraction and not packs and not taught:
-            raise ValueError(
-                f"data.unlabelled-fraction = {self.data.unlabelled_fraction} is for strategy.name = 'distil', and for "
-                f"'backpack' with selection.combine = 'pack', found '{self.strategy.name}' with '{self.selection.combine}': "
-                "nobody else reads inputs without labels; use 0"
-            )
-        packing = self.packing
-        if packing.twins and not packs:
-            raise ValueError(
-                f"packing.twins = {packing.twins} is for strategy.name = 'backpack' with selection.combine = 'pack', found "
-                f"'{self.strategy.name}' with '{self.selection.combine}': use 0"
-            )
-        if not packs:
-            return self
-        if packing.how != "distil":
-            raise ValueError(f"packing.how = '{packing.how}': selection.combine = 'pack' distils; use 'distil'")
-        if packing.data != "child":
-            raise ValueError(f"packing.data = '{packing.data}': inputs of donors stay with them in Back-Pack; use 'child'")
-        if packing.distil_on == "unlabelled" and not self.data.unlabelled_fraction:
-            raise ValueError(
-                "packing.distil-on = 'unlabelled' and data.unlabelled-fraction = 0.0: there is no input to ask teachers "
-                "about; raise it, or use 'all'"
-            )
-        if packing.weights == "similarity" and "modeldiff" not in self.selection.scorers:
-            raise ValueError(
-                "packing.weights = 'similarity' goes by the scorer modeldiff: name it in selection.scorer or selection.also"
-            )
-        if packing.twins and (fault := self._twin_fault()):
-            raise ValueError(f"packing.twins = {packing.twins}: {fault}")
-        if packing.then == "nothing" and self.data.tasks_per_client > 1:
-            raise ValueError(
-                f"packing.then = 'nothing' leaves no weight for a later task, found data.tasks-per-client = "
-                f"{self.data.tasks_per_client}: use 'method'"
-            )
+        if fault := pack_fault(self):
+            raise ValueError(fault)
         return self
-
-    def _twin_fault(self) -> str:
-        """Return why donors of the other modality cannot teach by twins; empty: they can."""
-        data, selection = self.data, self.selection
-        if data.dataset in WITHOUT_TEXTS or data.series or data.modalities != "both":
-            return (
-                f"every client needs twins in another modality, found data.dataset = '{data.dataset}', data.also = "
-                f"'{data.also}' and data.modalities = '{data.modalities}'; use 0"
-            )
-        if not selection.across or "adapter" not in self.strategy.share:
-            return (
-                "donors of the other modality and their adapters are wanted, found selection.across = "
-                f"{str(selection.across).lower()} and strategy.share = '{self.strategy.share}'; use true and "
-                "'backbone+adapter'"
-            )
-        if self.packing.twins > selection.top:
-            return f"they are among selection.top = {selection.top} donors; raise that, or use fewer"
-        if self.packing.checkpoint != "last":
-            return (
-                f"packing.checkpoint = '{self.packing.checkpoint}' needs twins to validate by, and there are none; use 'last'"
-            )
-        if self.packing.weights == "similarity" and selection.candidate != "paired":
-            return (
-                "packing.weights = 'similarity' compares across modalities only with selection.candidate = 'paired', found "
-                f"'{selection.candidate}'; use that, or other weights"
-            )
-        return ""
 
     @model_validator(mode="after")
     def _probes_are_paired(self) -> RunConfig:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from server.transfer_facts import Event, mean, measured, named
-from strategies.protocol import PACK, PACK_SELF, PACK_START
+from strategies.protocol import PACK, PACK_SELF, PACK_START, TARGET
 
-TARGET = "backpack"
 ARMS = {TARGET: PACK, PACK_START: "start", PACK_SELF: "self"}
-"""Arms of a run, and what they are called in its results."""
+"""Arms of a run, and what they are called in its results; arms of other losses are called by these."""
+SIZES = ("student_parameters", "student_bytes", "donor_parameters", "donor_bytes")
 
 
 def results(events: Iterable[Event]) -> dict[str, Any]:
@@ -19,18 +19,21 @@ def results(events: Iterable[Event]) -> dict[str, Any]:
 
     ``arms``: of each its mean test accuracy, and the ``clients`` with their accuracy. ``differences``: of ``pack`` to each
     control, its mean, how many clients are better, and the clients' own. ``effective_teachers`` and ``agreement`` of student
-    and teachers are means over the clients at the last epoch; ``teachers`` is the mean number of them.
+    and teachers are means over the clients at the last epoch; ``teachers`` is the mean number of them. ``sizes``: parameters
+    and stored bytes of a student and of a donor, means over the clients. ``consented``: donors that let others use
+    their inputs; ``inputs_of``: those whose inputs were.
     """
     events = list(events)
     last = {event["client"]: event for event in named(events, "pack-epoch") if event["arm"] == TARGET}
     if not last:
         return {}
-    tested = measured(events)
+    tested, names = measured(events), ARMS | {event["arm"]: event["losses"] for event in named(events, "pack-losses")}
     arms = {
         name: {client: found for client, found in sorted(tested.get(arm, {}).items()) if client in last}
-        for arm, name in ARMS.items()
+        for arm, name in names.items()
     }
     epochs = [event for _, event in sorted(last.items())]
+    sizes = [event for event in named(events, "pack-size") if event["arm"] == TARGET]
     packing = {
         "arms": [_arm(name, found) for name, found in arms.items() if found],
         "differences": [
@@ -38,6 +41,9 @@ def results(events: Iterable[Event]) -> dict[str, Any]:
         ],
         "teachers": statistics.fmean(len(event["agreement"]) for event in epochs),
         "effective_teachers": statistics.fmean(event["effective_teachers"] for event in epochs),
+        "consented": sorted({event["client"] for event in named(events, "backbone") if event.get("consent")}),
+        "inputs_of": sorted({donor for event in named(events, "inputs") for donor in event["donors"]}),
+        "sizes": {name: mean(event[name] for event in sizes) for name in SIZES},
         "agreement": mean(value for event in epochs for value in event["agreement"].values()),
         "warnings": list(dict.fromkeys(event["warning"] for event in named(events, "pack-warning"))),
     }

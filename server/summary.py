@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from server import clip_summary, continual_summary, distil_summary, pack_summary, start_summary, transfer
-from strategies.protocol import PACK_SELF, PACK_START
 
 CONTROLS = ("control", "scratch")
+PACKED_BESIDE = "pack-"
+"""What the arms of packing begin with that are not the result of the run."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def rows(events: Iterable[Mapping[str, Any]]) -> list[Row]:
     moved = dict.fromkeys(clients, 0)
     for event in events:
         if event["event"] == "message" and event["client"] in moved:
-            aside = _is_control(event["arm"]) or event["arm"].startswith(("pair-", "pack-"))
+            aside = _is_control(event["arm"]) or event["arm"].startswith(("pair-", PACKED_BESIDE))
             if aside or (counted and event["arm"] not in counted):
                 continue
             moved[event["client"]] += event["bytes_down"] + event["bytes_up"]
@@ -207,8 +208,8 @@ def _number(value: float | None, width: int = 8, sign: str = "") -> str:
 
 def _is_aside(arm: str) -> bool:
     """Say whether an arm's accuracies are no client's result: preparation, pairs, repeats, more controls."""
-    more = (transfer.OWN, distil_summary.TEACHER, PACK_START, PACK_SELF)
-    return arm.startswith("without-") or arm in more or transfer.is_repeat(arm)
+    more = (transfer.OWN, distil_summary.TEACHER)
+    return arm.startswith(("without-", PACKED_BESIDE)) or arm in more or transfer.is_repeat(arm)
 
 
 def _is_control(arm: str) -> bool:

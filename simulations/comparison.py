@@ -22,6 +22,8 @@ from simulations import tables
 from simulations.significance import wilcoxon_p
 from strategies.protocol import PACK
 
+PACK_CONTROLS = ("start", "self")
+"""Arms of packing that it is compared with; the others learn by other losses, and are compared with it."""
 NOT_A_SETTING = ("run.seed", "run.name", "run.output-dir", "run.resume")
 HEADINGS = {
     "setting": "setting",
@@ -159,17 +161,21 @@ def _starts(name: str, members: list[Finished], own: dict[int, float], scratch: 
 
 
 def _packings(name: str, members: list[Finished]) -> list[Line]:
-    """Compare packing with its controls of equal steps."""
+    """Compare packing with its controls of equal steps, and other losses with those of the run."""
     found = [run.packed() for run in members]
     if not all(PACK in one for one in found):
         return []
     seeds = [one[PACK] for one in found]
     own = mean_per_client(seeds)
     others = [arm for arm in found[0] if arm != PACK and all(arm in one for one in found)]
-    return [
-        _line(f"{name} packed", members, f"packing {arm}", own, mean_per_client([one[arm] for one in found]), seeds)
-        for arm in others
-    ]
+    table = []
+    for arm in others:
+        ones = [one[arm] for one in found]
+        if arm in PACK_CONTROLS:
+            table.append(_line(f"{name} packed", members, f"packing {arm}", own, mean_per_client(ones), seeds))
+        else:
+            table.append(_line(f"{name} packed by {arm}", members, f"{name} packed", mean_per_client(ones), own, ones))
+    return table
 
 
 def group_by_setting(runs: Sequence[Finished]) -> dict[str, list[Finished]]:

@@ -30,7 +30,6 @@ from strategies.broker import (
     CONTROL,
     DONOR,
     OWN,
-    TARGET,
     Ledger,
     Pulled,
     evaluate,
@@ -42,7 +41,7 @@ from strategies.broker import (
     with_donors,
 )
 from strategies.job import Job
-from strategies.protocol import TRAIN_TASK, ClientInfo, Manifest
+from strategies.protocol import TARGET, TRAIN_TASK, ClientInfo, Manifest
 from strategies.routing import Truth, candidates, choose, clusters, is_candidate, rank
 from strategies.shortlist import shortlists
 
@@ -61,7 +60,7 @@ def run(job: Job) -> None:
     ledger = Ledger()
     if not job.progress.begin(TARGET).finished:
         take(job, clients, truth, ledger)
-    if settings.combine == "pack" and job.config.packing.controls:
+    if settings.combine == "pack":
         packing.learn_controls(job, ledger)
 
 
@@ -77,7 +76,7 @@ def take(job: Job, clients: Sequence[ClientInfo], truth: Truth, ledger: Ledger) 
         own = groups[target.partition_id] if groups else set(order)
         routes[target.partition_id] = choose(job, target, [donor for donor in order if donor in own], ledger)
     taken = learn_on(job, TARGET, routes, ledger, packing.request if settings.combine == "pack" else on_top)
-    job.progress.save(TARGET, 1, packing.written(taken))
+    job.progress.save(TARGET, 1, packing.written(taken, ledger))
     job.progress.finish(TARGET)
 
 

@@ -24,6 +24,7 @@ from strategies.protocol import (
     METRICS,
     SCORE,
     SCORERS,
+    TARGET,
     ClientInfo,
     Manifest,
     RunError,
@@ -31,7 +32,7 @@ from strategies.protocol import (
     to_arrays,
 )
 
-DONOR, CONTROL, OWN, TARGET = "donor", "control", "own", "backpack"
+DONOR, CONTROL, OWN = "donor", "control", "own"
 RESAMPLED = "resampled"
 Pulled = dict[int, tuple[Manifest, ArrayRecord] | None]
 """What donors gave when they were asked, by donor; None: it failed."""
@@ -61,25 +62,41 @@ class Ledger:
 def pull(job: Job, donor: ClientInfo) -> tuple[Manifest, ArrayRecord] | None:
     """Ask a donor for its backbone, and check it; None, with an event: it failed, or what came is not what it says."""
     settings = job.config.selection
-    told = job.instruction(donor, DONOR, round=1, share=job.config.strategy.share, train_fraction=settings.donor_fraction)
-    replies = job.mailbox.ask([job.message(BACKBONE, told, None)], lambda client: shapes(job, client), may_fail=True)
+    asked = job.instruction(donor, DONOR, round=1, share=job.config.strategy.share, train_fraction=settings.donor_fraction)
+    replies = job.mailbox.ask([job.message(BACKBONE, asked, None)], lambda client: shapes(job, client), may_fail=True)
     if not replies:
         return None
     try:
-        manifest = Manifest.from_json(str(replies[0].message.content.config_records[MANIFEST]["json"]))
-        found = digest(replies[0].arrays)
-        if (manifest.sha256, manifest.partition_id, manifest.modality) != (found, donor.partition_id, donor.modality):
-            raise ValueError(
-                f"the manifest says client {manifest.partition_id}, {manifest.modality}, hash {manifest.sha256[:16]}; found "
-                f"client {donor.partition_id}, {donor.modality}, hash {found[:16]}"
-            )
+        manifest = manifest_of(replies[0])
         if math.isnan(manifest.validation):
             raise ValueError("the manifest does not say how the task validates, expected a number from 0 to 1")
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         refuse(job, donor, str(error))
         return None
-    job.mailbox.record("backbone", arm=DONOR, client=donor.partition_id, sha256=found, validation=manifest.validation)
+    told = {"sha256": manifest.sha256, "validation": manifest.validation, "consent": manifest.consent}
+    job.mailbox.record("backbone", arm=DONOR, client=donor.partition_id, **told)
     return manifest, to_arrays(replies[0].arrays)
+
+
+def manifest_of(reply: Reply, *, alone: bool = False) -> Manifest:
+    """Return a donor's manifest out of its reply, checked against who answers and what came with it.
+
+    Args:
+        reply: with the manifest and, unless it came alone, the arrays that it is of.
+        alone: nothing else was asked for.
+
+    Raises:
+        ValueError: there is none, or it is of another client or other arrays.
+    """
+    donor, record = reply.client, reply.message.content.config_records.get(MANIFEST, ConfigRecord())
+    manifest = Manifest.from_json(str(record.get("json", "")))
+    found = manifest.sha256 if alone else digest(reply.arrays)
+    if (manifest.sha256, manifest.partition_id, manifest.modality) != (found, donor.partition_id, donor.modality):
+        raise ValueError(
+            f"the manifest says client {manifest.partition_id}, {manifest.modality}, hash {manifest.sha256[:16]}; found "
+            f"client {donor.partition_id}, {donor.modality}, hash {found[:16]}"
+        )
+    return manifest
 
 
 def shapes(job: Job, client: ClientInfo) -> dict[str, tuple[int, ...]]:
@@ -91,10 +108,12 @@ def shapes(job: Job, client: ClientInfo) -> dict[str, tuple[int, ...]]:
     }
 
 
-def refuse(job: Job, donor: ClientInfo, reason: str, target: int | None = None) -> None:
+def refuse(
+    job: Job, donor: ClientInfo, reason: str, target: int | None = None, kind: str = BACKBONE, arm: str = DONOR
+) -> None:
     """Record that a donor is left out, by a target or, None, by the server."""
     by = {} if target is None else {"target": target}
-    job.mailbox.record("refused", type=BACKBONE, arm=DONOR, round=1, client=donor.partition_id, reason=reason, **by)
+    job.mailbox.record("refused", type=kind, arm=arm, round=1, client=donor.partition_id, reason=reason, **by)
 
 
 def with_donors(message: Message, manifests: Sequence[Manifest], arrays: Mapping[str, ArrayRecord]) -> Message:

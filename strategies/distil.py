@@ -20,13 +20,12 @@ from collections.abc import Sequence
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord
 
-from strategies.broker import with_donors
+from strategies.broker import manifest_of, refuse, with_donors
 from strategies.job import Job
 from strategies.protocol import (
     EVALUATE,
     FACTS,
     KEEP,
-    MANIFEST,
     SCRATCH,
     STUDENT,
     TEACHER,
@@ -36,7 +35,6 @@ from strategies.protocol import (
     ClientInfo,
     Manifest,
     RunError,
-    digest,
     to_arrays,
 )
 
@@ -94,7 +92,7 @@ def hand_over(job: Job, routes: dict[int, list[int]]) -> Taken:
         for reply in job.mailbox.ask(messages, lambda client: {}, may_fail=True):
             target, answer = reply.client.partition_id, reply.message.content.config_records.get(FACTS, ConfigRecord())
             if "reason" in answer:
-                refuse(job, donor, str(answer["reason"]), target)
+                refuse(job, donor, str(answer["reason"]), target, KEEP, TEACHER)
                 continue
             taken[target].append(manifest)
             held[target].add(manifest.sha256)
@@ -109,25 +107,13 @@ def ask_for(job: Job, donor: ClientInfo, share: str) -> tuple[Manifest, ArrayRec
     if not replies:
         return None
     try:
-        manifest = Manifest.from_json(str(replies[0].message.content.config_records[MANIFEST]["json"]))
-        found = digest(replies[0].arrays) if share else manifest.sha256
-        said = manifest.sha256, manifest.partition_id, manifest.modality, manifest.classes
-        if said != (found, donor.partition_id, donor.modality, donor.classes):
-            raise ValueError(
-                f"the manifest says client {manifest.partition_id}, {manifest.modality}, {len(manifest.classes)} classes, "
-                f"hash {manifest.sha256[:16]}; found client {donor.partition_id}, {donor.modality}, {len(donor.classes)} "
-                f"classes, hash {found[:16]}"
-            )
-    except (KeyError, ValueError) as error:
-        refuse(job, donor, str(error))
+        manifest = manifest_of(replies[0], alone=not share)
+        if manifest.classes != donor.classes:
+            raise ValueError(f"the manifest says {len(manifest.classes)} classes, found a client of {len(donor.classes)}")
+    except ValueError as error:
+        refuse(job, donor, str(error), kind=KEEP, arm=TEACHER)
         return None
     return manifest, to_arrays(replies[0].arrays)
-
-
-def refuse(job: Job, donor: ClientInfo, reason: str, target: int | None = None) -> None:
-    """Record that a teacher is left out, by a target or, None, by the server."""
-    by = {} if target is None else {"target": target}
-    job.mailbox.record("refused", type=KEEP, arm=TEACHER, round=1, client=donor.partition_id, reason=reason, **by)
 
 
 def learn(job: Job, arm: str, clients: Sequence[ClientInfo], taken: Taken | None = None) -> None:

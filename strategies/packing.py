@@ -1,27 +1,31 @@
-"""Packing in Back-Pack: what goes to targets that make one model of several donors, and two controls of equal steps.
+"""Packing in Back-Pack: what goes to targets that make one model of several donors, and controls of equal steps.
 
-    arm backpack     the student learns from labels, and from all donors of its target
-    arm pack-start   the same start, steps and random numbers without a teacher
-    arm pack-self    the result of that is the one teacher (self-distillation)
+    arm backpack         the student learns from labels, and from all donors of its target
+    arm pack-start       the same start, steps and random numbers without a teacher
+    arm pack-self        the result of that is the one teacher (self-distillation)
+    arm pack-losses-1 …  as arm backpack, by other losses each (packing.losses-compared)
 
-The controls begin with the first donor that the target took. A target without donors has learned alone, and has no controls.
+All begin with the first donor that the target took. A target without donors has learned alone, and has no controls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from strategies.broker import TARGET, Ledger, Pulled, evaluate, finish, provide, refused_by, with_donors
+from config import Packing
+from strategies.broker import Ledger, Pulled, evaluate, finish, provide, refused_by, with_donors
 from strategies.job import Job
-from strategies.protocol import DONORS, PACK, PACK_SELF, PACK_START, TRAIN_PACK, ClientInfo, Manifest
+from strategies.pack_inputs import offered
+from strategies.protocol import DONORS, PACK, PACK_LOSSES, PACK_SELF, PACK_START, TARGET, TRAIN_PACK, ClientInfo, Manifest
 
-CONTROLS = (PACK_START, PACK_SELF)
-"""Arms, and methods of their messages."""
 SIMILARITY = "modeldiff"
+PAIRS = ("targets", "donors", "similarities")
+"""Arrays of what targets took."""
 
 
 def request(
@@ -35,36 +39,54 @@ def request(
         target: who packs.
         manifests: of the donors, one or more.
         arrays: by hash, of those that the target does not hold.
-        ledger: has the similarities, for ``packing.weights = "similarity"``.
+        ledger: has the similarities, for ``packing.weights = "similarity"``, and who holds what.
+
+    Raises:
+        RunError: inputs of donors are needed, and none gives any.
     """
-    told = job.instruction(target, arm, round=1, method=arm if arm in CONTROLS else PACK)
-    message = with_donors(job.message(TRAIN_PACK, told, None), manifests, arrays)
+    inputs: Mapping[str, ArrayRecord] = {}
+    if job.config.packing.data != "child" and arm != PACK_START:
+        manifests, inputs = offered(job, arm, target, manifests, ledger)
+    else:
+        manifests = [replace(one, inputs="") for one in manifests]
+    told = job.instruction(target, arm, round=1, method=PACK if arm == TARGET else arm)
+    message = with_donors(job.message(TRAIN_PACK, told, None), manifests, {**arrays, **inputs})
     if job.config.packing.weights == "similarity":
-        known = ledger.scored(target.partition_id, SIMILARITY)
-        finite = [value for value in known.values() if math.isfinite(value)]
-        found = [known.get(one.partition_id, math.nan) for one in manifests]
-        lowest = min(finite, default=0.0)
-        record = message.content.config_records[DONORS]
-        record["similarities"] = [one if math.isfinite(one) else lowest for one in found]
+        found = similarities(ledger, target.partition_id, [one.partition_id for one in manifests])
+        message.content.config_records[DONORS]["similarities"] = found
     return message
 
 
+def controls(settings: Packing) -> tuple[str, ...]:
+    """Return the arms beside the result of the run; each is the method of its messages too."""
+    compared = tuple(f"{PACK_LOSSES}{number}" for number in range(1, len(settings.compared) + 1))
+    return ((PACK_START, PACK_SELF) if settings.controls else ()) + compared
+
+
 def learn_controls(job: Job, ledger: Ledger) -> None:
-    """Let every target that has packed donors learn both controls, and evaluate them."""
-    taken = read(job.progress.begin(TARGET).arrays)
-    for arm in CONTROLS if taken else ():
+    """Let every target that has packed donors learn all controls, and evaluate them."""
+    settings, taken = job.config.packing, read(job.progress.begin(TARGET).arrays, ledger)
+    for arm in controls(settings) if taken else ():
+        if arm.startswith(PACK_LOSSES):
+            job.mailbox.record("pack-losses", arm=arm, losses=settings.compared[int(arm.removeprefix(PACK_LOSSES)) - 1])
         if not job.progress.begin(arm).finished:
             learn_control(job, arm, taken, ledger)
             job.progress.finish(arm)
 
 
-def learn_control(job: Job, arm: str, taken: Mapping[int, int], ledger: Ledger) -> None:
-    """Learn one control, from the first donor that each target took."""
+def learn_control(job: Job, arm: str, taken: Mapping[int, Sequence[int]], ledger: Ledger) -> None:
+    """Learn one control, from the donors that each target took.
+
+    Other losses learn from all of them, and the others begin with the first; self-distillation too is told of all where
+    teachers are asked about inputs of donors.
+    """
+    shared = arm == PACK_SELF and job.config.packing.data != "child"
     infos = job.mailbox.clients
     messages, sent = [], {}
     pulled: Pulled = {}
-    for target, donor in taken.items():
-        manifests, arrays = provide(job, infos[target], [infos[donor]], ledger, 1, pulled)
+    for target, donors in taken.items():
+        wanted = [infos[donor] for donor in (donors if shared or arm.startswith(PACK_LOSSES) else donors[:1])]
+        manifests, arrays = provide(job, infos[target], wanted, ledger, len(wanted), pulled)
         if manifests:
             sent[target] = manifests
             messages.append(request(job, arm, infos[target], manifests, arrays, ledger))
@@ -75,12 +97,29 @@ def learn_control(job: Job, arm: str, taken: Mapping[int, int], ledger: Ledger) 
         evaluate(job, arm, [reply.client for reply in learned])
 
 
-def written(taken: Mapping[int, Sequence[int]]) -> dict[str, np.ndarray]:
-    """Return targets and the first donor of each, as arrays; targets without a donor are left out."""
-    first = {target: donors[0] for target, donors in taken.items() if donors}
-    return {"targets": np.array(list(first), np.int64), "donors": np.array(list(first.values()), np.int64)}
+def similarities(ledger: Ledger, target: int, donors: Iterable[int]) -> list[float]:
+    """Return how similar donors are to a target; one that was not measured is as the least similar that was."""
+    known = ledger.scored(target, SIMILARITY)
+    lowest = min((value for value in known.values() if math.isfinite(value)), default=0.0)
+    found = [known.get(donor, math.nan) for donor in donors]
+    return [one if math.isfinite(one) else lowest for one in found]
 
 
-def read(arrays: Mapping[str, np.ndarray]) -> dict[int, int]:
-    """Return what :func:`written` wrote: the first donor by target."""
-    return dict(zip(arrays["targets"].tolist(), arrays["donors"].tolist(), strict=True)) if arrays else {}
+def written(taken: Mapping[int, Sequence[int]], ledger: Ledger) -> dict[str, np.ndarray]:
+    """Return targets and their donors, the best first, with similarities, as arrays; one place for each pair."""
+    return {
+        "targets": np.array([target for target, donors in taken.items() for _ in donors], np.int64),
+        "donors": np.array([donor for donors in taken.values() for donor in donors], np.int64),
+        "similarities": np.array(
+            [value for target, donors in taken.items() for value in similarities(ledger, target, donors)], np.float64
+        ),
+    }
+
+
+def read(arrays: Mapping[str, np.ndarray], ledger: Ledger) -> dict[int, list[int]]:
+    """Return what :func:`written` wrote: donors by target. A ledger that does not know their similarities takes them."""
+    taken: dict[int, list[int]] = {}
+    for target, donor, value in zip(*(arrays[name].tolist() for name in PAIRS), strict=True) if arrays else ():
+        taken.setdefault(target, []).append(donor)
+        ledger.scores.setdefault(target, {}).setdefault(donor, {}).setdefault(SIMILARITY, value)
+    return taken

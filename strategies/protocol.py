@@ -26,6 +26,7 @@ TRAIN_TASK = "train.task"
 TRAIN_PACK = "train.pack"
 TRAIN_ROUND = "train.round"
 BACKBONE = "query.backbone"
+GIVE_INPUTS = "query.inputs"
 SKETCH = "query.sketch"
 SCORE = "query.score"
 COMPARE = "query.compare"
@@ -48,6 +49,7 @@ ADAPTIVE = "adaptive"
 MANIFEST = "manifest"
 DONORS = "donors"
 SCORERS = "scorers"
+INPUTS = "inputs"
 CARD = "card"
 
 # What the scorer few-step gives without a donor.
@@ -60,6 +62,10 @@ MASK = "mask/"
 SCRATCH = "scratch"
 # Methods of ``train.pack``: from donors, from labels alone, and from the result of these.
 PACK, PACK_START, PACK_SELF = "pack", "pack-start", "pack-self"
+# The same from donors by the losses number 1, 2, … of ``packing.losses-compared``.
+PACK_LOSSES = "pack-losses-"
+# The arm of Back-Pack in which targets learn from donors; what packing does beside it is in arms that begin with "pack-".
+TARGET = "backpack"
 # The method of strategy fedweit. Sparse adaptive parameters travel as records of their own, ADAPTIVE up, ADAPTIVE-0, … down.
 FEDWEIT = "fedweit"
 
@@ -198,6 +204,8 @@ class Manifest:
         validation: balanced accuracy of that task on the donor's validation examples, measured again before it was sent.
         num_train: training examples of the donor.
         sha256: of the arrays and masks, see :func:`digest`.
+        consent: the donor lets its inputs be used by others.
+        inputs: sha256 of its inputs, if the run uses them; else empty.
     """
 
     partition_id: int
@@ -206,6 +214,8 @@ class Manifest:
     validation: float
     num_train: int
     sha256: str
+    consent: bool = False
+    inputs: str = ""
 
     def to_json(self) -> str:
         """Return one line of JSON."""
@@ -221,11 +231,13 @@ class Manifest:
         try:
             fields = json.loads(text)
             found = Manifest(**{**fields, "classes": tuple(fields["classes"])})
-            words = (found.modality, found.sha256, *found.classes)
+            words = (found.modality, found.sha256, found.inputs, *found.classes)
             if not all(isinstance(word, str) for word in words):
                 raise TypeError(f"found {words}, expected words")
             if not all(isinstance(number, int) for number in (found.partition_id, found.num_train)):
                 raise TypeError(f"found client {found.partition_id!r} with {found.num_train!r} examples, expected integers")
+            if not isinstance(found.consent, bool):
+                raise TypeError(f"found consent {found.consent!r}, expected true or false")
             if not isinstance(found.validation, int | float) or found.validation < 0 or found.validation > 1:
                 raise TypeError(f"found validation {found.validation!r}, expected a number from 0 to 1, or NaN: not known")
         except (TypeError, KeyError, AttributeError) as error:

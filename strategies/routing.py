@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from config import LOCAL_SCORERS
-from strategies.broker import TARGET, Ledger, provide, refused_by, score_message, with_donors
+from strategies.broker import Ledger, provide, refused_by, score_message, with_donors
 from strategies.clustering import linked
 from strategies.job import Job
-from strategies.protocol import NONE, ClientInfo
+from strategies.protocol import NONE, TARGET, ClientInfo
 from strategies.selection.ranking import abstain, inside_first, is_tie
 from strategies.selection.rules import best_on_average_rank, oracle_rank, random_rank, same_modality_random_rank
 

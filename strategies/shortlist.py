@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from strategies.broker import CONTROL, DONOR, OWN, TARGET
+from strategies.broker import CONTROL, DONOR, OWN
 from strategies.job import Job
-from strategies.protocol import SKETCH, ClientInfo
+from strategies.protocol import SKETCH, TARGET, ClientInfo
 from strategies.routing import candidates
 from strategies.selection.sketches import SHAPES, similarity
 

@@ -87,11 +87,14 @@ def stage_pairs(student: int, teacher: int, which: str = "all") -> tuple[tuple[i
 def related(student: nn.Module, teacher: nn.Module) -> float | None:
     """Return the mean cosine of the two models' latent arrays, row by row; None: they have none, their rows are places.
 
-    0 for arrays of different shapes.
+    Of arrays of another width the channels that both have are compared: a student may begin as a slice of its teacher. 0 for
+    arrays of different length.
     """
     own, other = (dict(model.named_parameters()).get("backbone.latents") for model in (student, teacher))
     if own is None or other is None:
         return None
-    if own.shape != other.shape:
+    if len(own) != len(other):
         return 0.0
-    return float(F.cosine_similarity(own.detach().cpu().float(), other.detach().cpu().float(), dim=-1).mean())
+    width = min(own.shape[1], other.shape[1])
+    mine, theirs = (array[:, :width].detach().cpu().float() for array in (own, other))
+    return float(F.cosine_similarity(mine, theirs, dim=-1).mean())

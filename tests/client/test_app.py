@@ -2,13 +2,14 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client import learner
-from client.app import _own_data, describe
+from client.app import describe
+from client.messages import own_data
 from config import Data, flatten, parse
 from data_partition.client_data import load_client
 from data_partition.streams import task_subgroups
 from data_partition.subgroups import find_subgroup
 from simulations.inprocess import SERVER_NODE, _identify
-from strategies.protocol import CONFIG, DESCRIBE, SOURCE_HASH, ClientInfo
+from strategies.protocol import CONFIG, DESCRIBE, SOURCE_HASH, ClientInfo, RunError
 
 
 def test_a_node_has_its_files_somewhere_else():
@@ -16,7 +17,7 @@ def test_a_node_has_its_files_somewhere_else():
 
     def seen(**node):
         context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={})
-        own = _own_data(config, context)
+        own = own_data(config, context)
         assert (own.data.seed, own.model.dim) == (3, 32)
         return own.data.data_dir, own.data.vocab_file, own.model.embedding_dir
 
@@ -24,7 +25,23 @@ def test_a_node_has_its_files_somewhere_else():
     assert seen(**{"data-dir": "/a"}) == ("/a", "/server/vocab.txt", "")
     assert seen(**{"vocab-file": "/b", "embedding-dir": "/c"}) == ("", "/b", "/c")
     node = Context(run_id=1, node_id=1, node_config={"pretrained-dir": "/d"}, state=RecordDict(), run_config={})
-    assert _own_data(config, node).clip.pretrained_dir == "/d"
+    assert own_data(config, node).clip.pretrained_dir == "/d"
+
+
+def test_a_node_says_itself_whether_its_inputs_may_be_used():
+    config = parse({"packing.consent": "3,4"})
+
+    def consents(**node):
+        own = own_data(config, Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={}))
+        return [own.packing.consents(client) for client in (3, 5)]
+
+    assert consents() == [True, False]  # a simulation: the run config says it
+    assert consents(consent=True) == [True, True]
+    assert consents(consent=False) == [False, False]
+    assert consents(**{"data-dir": "/a"}) == [False, False]  # a machine with data of its own has to say it itself
+    assert consents(**{"data-dir": "/a", "consent": True}) == [True, True]
+    with pytest.raises(RunError, match="consent = 'yes'"):
+        consents(consent="yes")
 
 
 def described(config, *partition_ids):

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from client import app as client_app
-from client import donors, scoring
+from client import donor_messages, donors, scoring
 from config import parse
 from models.factory import build_model
 from models.groups import ownable, shared_names
@@ -234,7 +233,7 @@ def test_a_donor_whose_task_no_longer_validates_as_it_did_is_left_out(tmp_path, 
 
 
 def test_what_a_target_refuses_is_said_and_passed_over(tmp_path, monkeypatch):
-    whole = client_app.from_donors
+    whole = donor_messages.from_donors
 
     def cut(message):
         manifests, sent = whole(message)
@@ -242,7 +241,7 @@ def test_what_a_target_refuses_is_said_and_passed_over(tmp_path, monkeypatch):
             sent = {key: {**arrays, "backbone.latents": arrays["backbone.latents"] * 2} for key, arrays in sent.items()}
         return manifests, sent
 
-    monkeypatch.setattr(client_app, "from_donors", cut)
+    monkeypatch.setattr(donor_messages, "from_donors", cut)
     events = facts(walk(tmp_path, **{"data.clients": "0,1,2"}))
     assert [(e["client"], e["target"]) for e in of(events, "refused")] == [(1, 0)]
     assert "have hash" in of(events, "refused")[0]["reason"]

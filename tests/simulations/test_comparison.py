@@ -41,17 +41,19 @@ def test_packed_models_are_compared_with_their_controls(tmp_path):
     paths = [finished(tmp_path, f"p{seed}", seed, [0.5, 0.7]) for seed in (0, 1)]
     for path, gain in zip(paths, (0.1, 0.2), strict=True):
         told = json.loads((path / "results.json").read_text())
-        values = {"pack": (0.5 + gain, 0.7), "start": (0.5, 0.7 - gain), "self": (0.5, 0.7)}
+        values = {"pack": (0.5 + gain, 0.7), "start": (0.5, 0.7 - gain), "self": (0.5, 0.7), "kd,sp": (0.7 + gain, 0.6)}
         arms = [
             {"arm": arm, "clients": [{"client": i, "accuracy": value} for i, value in enumerate(found)]}
             for arm, found in values.items()
         ]
         (path / "results.json").write_text(json.dumps({**told, "packing": {"arms": arms}}))
-    (_, start, own) = lines([read_run(path) for path in paths])
+    (_, start, own, other) = lines([read_run(path) for path in paths])
     assert (start.setting, start.against, start.better) == ("shared-fedavg packed", "packing start", "2/2")
     assert start.accuracy == pytest.approx(0.675)
     assert (start.difference, own.difference) == (pytest.approx(15.0), pytest.approx(7.5))
     assert (own.against, own.better) == ("packing self", "1/2")
+    assert (other.setting, other.against, other.better) == ("shared-fedavg packed by kd,sp", "shared-fedavg packed", "1/2")
+    assert (other.accuracy, other.difference) == (pytest.approx(0.725), pytest.approx(5.0))
 
 
 def test_settings_that_differ_are_named(tmp_path):

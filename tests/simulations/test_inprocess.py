@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import app as client_app
 from client import learner
+from client.messages import hosts
 from config import PROJECT_ROOT, parse, read_toml
 from models.factory import build_model
 from models.groups import shared_names
@@ -251,7 +251,7 @@ def test_hosting():
 
     def hosted(**node):
         context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={})
-        return [p for p in range(6) if client_app.hosts(context, p)]
+        return [p for p in range(6) if hosts(context, p)]
 
     assert hosted(**{"partition-id": 1, "num-partitions": 2}) == [1, 3, 5]
     assert hosted(**{"partition-id": 4}) == [4]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, RecordDict
 
-from client.app import check_folders
+from client.messages import check_folders
 from config import PROJECT_ROOT, flatten, parse, read_toml, to_toml
 from simulations import credentials
 from simulations.flower import last_status

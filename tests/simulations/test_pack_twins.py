@@ -25,6 +25,7 @@ ACROSS = {
     "selection.top": 2,
     "packing.twins": 1,
     "packing.weights": "cross-entropy",
+    "packing.losses-compared": "",
 }
 
 
@@ -113,6 +114,7 @@ def test_settings_that_do_not_fit_are_refused():
         ({"selection.across": False, "selection.candidate": "swap"}, "use true and"),
         ({"strategy.share": "backbone", "selection.candidate": "swap"}, "use true and"),
         ({"packing.twins": 3}, "among selection.top = 2"),
+        ({"packing.data": "both", "packing.consent": "all"}, "no twins on the student.s client"),
         ({"packing.checkpoint": "best-validation"}, "needs twins to validate by"),
         (
             {"packing.weights": "similarity", "selection.scorer": "modeldiff", "selection.candidate": "swap"},
