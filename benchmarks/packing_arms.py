@@ -4,6 +4,7 @@
     .venv/bin/python benchmarks/packing_arms.py runs/pack-3-s0 runs/pack-3-s1 runs/pack-3-s2      # on validation
     .venv/bin/python benchmarks/packing_arms.py runs/pack-3-s* --test --output arms.json          # on the test split
     .venv/bin/python benchmarks/packing_arms.py runs/pack-3-s0 --arms start,weighted --set packing.temperature=4.0
+    .venv/bin/python benchmarks/packing_arms.py runs/pack-3-s0 --arms start,weighted --set packing.student-size=0.5
 
 A run of ``selection.combine = "pack"`` leaves its donors in its folder. Each target packs those that it ranked first in that
 run, by the run's settings. Every trained arm has as many steps, the same labelled batches, and a student of the same size:
@@ -41,7 +42,7 @@ from torch import nn  # noqa: E402
 
 from client.continual.methods import Work, optimisation  # noqa: E402
 from client.donors import Donor, publish, receive  # noqa: E402
-from client.pack_teachers import beginning, fresh_model, teacher_of  # noqa: E402
+from client.pack_teachers import fresh_model, student_start, teacher_of  # noqa: E402
 from client.packing.data import PackData  # noqa: E402
 from client.packing.ensemble import ensemble_logits  # noqa: E402
 from client.packing.merge import average  # noqa: E402
@@ -55,7 +56,7 @@ from models.arrays import get_arrays, set_arrays  # noqa: E402
 from models.groups import copy_model, stored_names  # noqa: E402
 from simulations.significance import t_test_p  # noqa: E402
 from strategies.broker import DONOR  # noqa: E402
-from strategies.protocol import SOURCE_HASH, TARGET, Instruction  # noqa: E402
+from strategies.protocol import DONORS, SOURCE_HASH, TARGET, Instruction  # noqa: E402
 
 ARMS = (
     "scratch", "start", "random", "self", "kd random", "kd best", "uniform", "weighted", "fresh", "ensemble", "average",
@@ -113,6 +114,7 @@ class Target:
     def __init__(self, run: Finished, client: int) -> None:
         folder = run.folder / "clients" / f"{client:03d}" / "benchmark"
         self.run, self.stream = run, open_stream(run.config, run.told(client, TARGET), folder, 1, blank=True)
+        self.parents = open_stream(run.config, run.told(client, DONORS), folder, 1, blank=True)  # has the donors' size
         self.settings, self.how, data = run.config.packing, optimisation(run.config), task_data(self.stream)
         self.work = Work(run.config, 1, data, self.settings.epochs, self.stream.seed)
         self.labelled = PackData(data, self.stream.data.subgroup.classes)
@@ -129,13 +131,13 @@ class Target:
             share, fraction = config.strategy.share, config.selection.donor_fraction
             told = self.run.told(client, DONOR, share=share, train_fraction=fraction)
             manifest, arrays = publish(config, told, self.run.folder / "clients" / f"{client:03d}" / DONOR)
-            self._donors[client] = receive(self.stream, manifest, arrays, share)
+            self._donors[client] = receive(self.parents, manifest, arrays, share)
         return self._donors[client]
 
     def teacher(self, client: int) -> Teacher:
         """Return a donor, trained to teach."""
         if client not in self._teachers:
-            self._teachers[client] = teacher_of(self.stream, self.donor(client), None, self.how, self.work, self.settings)
+            self._teachers[client] = teacher_of(self.parents, self.donor(client), None, self.how, self.work, self.settings)
         return self._teachers[client]
 
     def first(self) -> list[Teacher]:
@@ -150,7 +152,7 @@ class Target:
             teachers: who see the inputs without labels too.
             changes: of section ``packing``.
         """
-        model = fresh_model(self.stream) if start is None else beginning(self.stream, self.donor(start))
+        model = fresh_model(self.stream) if start is None else student_start(self.stream, self.parents, self.donor(start))
         data = replace(self.labelled, unlabelled=self.unlabelled) if teachers else self.labelled
         settings = self.settings.model_copy(update=changes)
         pack(model, teachers, data, settings, self.how, seed=self.stream.seed)

@@ -30,7 +30,7 @@ from client.continual.ownership import claim_free
 from client.continual.train import counts
 from client.donors import Donor, slowed
 from client.given_inputs import inputs_given
-from client.pack_teachers import beginning, fresh_model, taught, teachers_of, unlabelled_of
+from client.pack_teachers import fresh_model, student_start, taught, teachers_of, unlabelled_of
 from client.packing.data import PackData, Parent
 from client.packing.packer import Packed, pack
 from client.packing.teachers import Teacher
@@ -39,7 +39,6 @@ from client.stream import Metrics, Stream, learn_task, open_stream
 from config import Packing, RunConfig
 from models.arrays import Arrays
 from models.groups import copy_model, get_tensors, named_tensors, stored_names
-from models.resizing import fitted
 from strategies.protocol import DONORS, PACK_LOSSES, PACK_SELF, PACK_START, Instruction, Manifest
 
 
@@ -110,10 +109,7 @@ def student_of(
     settings, seed = settings_of(stream.config.packing, arm, given), stream.seed
     how, classes = optimisation(stream.config), stream.data.subgroup.classes
     labelled = PackData(work.data, classes)
-    student = fresh_model(stream)
-    if settings.student == "best":
-        best = beginning(parents, donors[0])
-        student = best if settings.student_size == 1.0 else fitted(best, student)
+    student = student_start(stream, parents, donors[0]) if settings.student == "best" else fresh_model(stream)
     sizes = {name: stored_size(model) for name, model in (("student", student), ("donor", fresh_model(parents)))}
     work.record("pack-size", **{f"{name}_{key}": value for name, found in sizes.items() for key, value in found.items()})
     teachers: list[Teacher] = []

@@ -19,6 +19,7 @@ from client.twin_teachers import TwinRows, twin_model, twin_rows
 from config import Packing
 from data_partition.client_data import load_unlabelled
 from models.groups import Group, copy_model
+from models.resizing import fitted
 
 TRAINED = {"fine-tuned": (Group.BACKBONE, Group.ADAPTER, Group.HEAD), "calibrated": (Group.ADAPTER, Group.HEAD)}
 """What of a donor's model is trained before it teaches."""
@@ -46,6 +47,21 @@ def beginning(parents: Stream, donor: Donor) -> nn.Module:
 def fresh_model(stream: Stream) -> nn.Module:
     """Return a copy of the target's model as initialised, on its device."""
     return copy_model(stream.fresh).to(stream.device)
+
+
+def student_start(stream: Stream, parents: Stream, donor: Donor) -> nn.Module:
+    """Return what a student begins as: a donor's model, or what fits of it in a student of another size.
+
+    Args:
+        stream: of the target, with a model of the student's size.
+        parents: see :func:`beginning`.
+        donor: as it came.
+
+    Raises:
+        DonorError: see :func:`beginning`.
+    """
+    model = beginning(parents, donor)
+    return model if stream.config.packing.student_size == 1.0 else fitted(model, fresh_model(stream))
 
 
 def unlabelled_of(stream: Stream) -> Tensor | None:
