@@ -98,7 +98,8 @@ class Data(Section):
     unlabelled_fraction: Fraction = Field(
         0.0,
         description="share of the training concepts (series: windows, and so is train-fraction then) that a client has inputs "
-        "of; of those beyond train-fraction it does not know the labels; 0: it has labels of all",
+        "of; of those beyond train-fraction it does not know the labels; 0: it has labels of all; data.concepts = 'disjoint' "
+        "divides labels, not inputs",
     )
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of the non-test concepts kept for validation"
@@ -292,16 +293,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _unlabelled_inputs_are_beyond_the_labelled(self) -> Data:
-        found, most = self.unlabelled_fraction, 1.0 / (self.num_domains if self.concepts == "disjoint" else 1)
+        found = self.unlabelled_fraction
         if found and found <= self.train_fraction:
             raise ValueError(
                 f"data.unlabelled-fraction = {found} counts the labelled concepts too, and data.train-fraction = "
                 f"{self.train_fraction} of them have labels, so that nothing is left: use more, or 0"
-            )
-        if self.dataset == "emojipairs" and found > most + 1e-9:
-            raise ValueError(
-                f"data.unlabelled-fraction = {found} with data.concepts = 'disjoint': {self.num_domains} clients on each "
-                f"class group divide the concepts: use at most {most:.3f}, or data.concepts = 'shared'"
             )
         return self
 

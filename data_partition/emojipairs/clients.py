@@ -35,7 +35,9 @@ def load_examples(data: Data, subgroup: Subgroup, train_fraction: float) -> tupl
 
 
 def load_unlabelled(data: Data, subgroup: Subgroup, train_fraction: float) -> NDArray[Any]:
-    """Return the inputs of a client's training concepts between a share of them and ``data.unlabelled_fraction``.
+    """Return inputs of training concepts that a client does not own, up to ``data.unlabelled_fraction`` with those it owns.
+
+    With disjoint concepts they are those that its siblings own, among others: what is divided are the labels.
 
     They are in the client's styles or sources, and in the order of :func:`load_examples`, whose training rows they are no part
     of; no concept of validation or test is among them.
@@ -94,11 +96,13 @@ def _twins(
 
 
 def _beyond(data: Data, table: Table, subgroup: Subgroup, train_fraction: float) -> dict[str, frozenset[str]]:
-    """Return the concepts of each class that a client has inputs of, and no labels."""
+    """Return the concepts of each class that a client has inputs of, and no labels: any that it does not own."""
     split = _split(table, data.val_fraction, data.seed)
-    known = _owned(data, split, subgroup, train_fraction)
-    there = _owned(data, split, subgroup, data.unlabelled_fraction)
-    return {name: there[name] - known[name] for name in subgroup.classes}
+    found = {}
+    for name, known in _owned(data, split, subgroup, train_fraction).items():
+        others = [concept for concept in split.train[name] if concept not in known]
+        found[name] = frozenset(others[: max(0, round(data.unlabelled_fraction * len(split.train[name])) - len(known))])
+    return found
 
 
 def _owned(data: Data, split: ConceptSplit, subgroup: Subgroup, train_fraction: float) -> dict[str, frozenset[str]]:

@@ -10,14 +10,24 @@ from data_partition.subgroups import find_subgroup, subgroups
 from tests.data_partition.test_twins import concepts_by_input, key
 
 
-@pytest.mark.parametrize(("grouping", "concepts", "most"), [("tri", "shared", 1.0), ("siblings", "disjoint", 0.5)])
-def test_unlabelled_inputs_are_the_rest_of_the_training_rows(grouping, concepts, most):
-    data = Data(grouping=grouping, concepts=concepts, unlabelled_fraction=most)
+def test_unlabelled_inputs_are_the_rest_of_the_training_rows():
+    data = Data(grouping="tri", concepts="shared", unlabelled_fraction=1.0)
     for group in (subgroups(data)[1], subgroups(data)[-1]):
         inputs = load_unlabelled(data, group)
-        known, there = load_client(data, group.partition_id), load_client(data, group.partition_id, most)
+        known, there = load_client(data, group.partition_id), load_client(data, group.partition_id, 1.0)
         assert sorted(map(key, [*inputs, *known.train.inputs])) == sorted(map(key, there.train.inputs))
         assert inputs.dtype == known.train.inputs.dtype
+
+
+def test_where_labels_are_divided_inputs_are_not():
+    shared = Data(grouping="siblings", concepts="shared")
+    divided = Data(grouping="siblings", concepts="disjoint", unlabelled_fraction=1.0)
+    for group in (subgroups(divided)[1], subgroups(divided)[-1]):
+        inputs, known = load_unlabelled(divided, group), load_client(divided, group.partition_id)
+        everything = load_client(shared, group.partition_id, 1.0)
+        assert sorted(map(key, [*inputs, *known.train.inputs])) == sorted(map(key, everything.train.inputs))
+        half = load_unlabelled(divided.model_copy(update={"unlabelled_fraction": 0.6}), group)
+        assert set() < {key(one) for one in half} < {key(one) for one in inputs}
 
 
 def test_no_concept_of_validation_test_or_the_labelled_is_among_them():
@@ -58,11 +68,10 @@ def test_without_the_setting_there_are_none():
     ("settings", "told"),
     [
         ({"unlabelled_fraction": 0.2}, "nothing is left"),
-        ({"unlabelled_fraction": 0.6}, "at most 0.333"),
         ({"unlabelled_fraction": 1.0, "dataset": "cifar100", "grouping": "superclass"}, "is for emojipairs"),
     ],
 )
-def test_shares_that_leave_nothing_or_take_too_much_are_refused(settings, told):
+def test_shares_that_leave_nothing_and_other_data_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         Data(**{"grouping": "tri", **settings})
 
