@@ -226,7 +226,7 @@ def main(
     test: Annotated[bool, typer.Option(help="score on the test split, not on validation")] = False,
     arms: Annotated[str, typer.Option(help="comma-separated; empty: all")] = "",
     clients: Annotated[str, typer.Option(help="targets, comma-separated; empty: all")] = "",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="change a setting, such as packing.epochs=20 or selection.top=5")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="such as packing.epochs=20 or selection.top=5")] = None,
     output: Annotated[Path | None, typer.Option(help="write all scores to this JSON file")] = None,
 ) -> None:
     """Run the benchmark."""
