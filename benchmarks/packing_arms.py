@@ -122,6 +122,7 @@ class Target:
         self.order = run.ranked[client]
         self.chance = random.Random(f"{run.config.run.seed} {client}").choice(self.order)
         self._donors: dict[int, Donor] = {}
+        self._alone: dict[int | None, nn.Module] = {}
         self._teachers: dict[int, Teacher] = {}
 
     def donor(self, client: int) -> Donor:
@@ -158,6 +159,12 @@ class Target:
         pack(model, teachers, data, settings, self.how, seed=self.stream.seed)
         return model
 
+    def alone(self, start: int | None) -> nn.Module:
+        """Return a student that labels alone have trained, once for all arms."""
+        if start not in self._alone:
+            self._alone[start] = self.student(start)
+        return self._alone[start]
+
     def models(self, arm: str) -> list[nn.Module]:
         """Return what an arm comes to: one model, or those of the ensemble."""
         best, classes = self.order[0], self.labelled.label_ids
@@ -171,10 +178,10 @@ class Target:
         if arm == "teacher":
             return [self.teacher(best).model]
         makers = {
-            "scratch": lambda: self.student(None),
-            "start": lambda: self.student(best),
-            "random": lambda: self.student(self.chance),
-            "self": lambda: self.student(best, [Teacher("self", self.student(best), classes)]),
+            "scratch": lambda: self.alone(None),
+            "start": lambda: self.alone(best),
+            "random": lambda: self.alone(self.chance),
+            "self": lambda: self.student(best, [Teacher("self", self.alone(best), classes)]),
             "kd random": lambda: self.student(best, [self.teacher(self.chance)]),
             "kd best": lambda: self.student(best, [self.teacher(best)]),
             "uniform": lambda: self.student(best, self.first(), weights="uniform"),

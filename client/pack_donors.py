@@ -113,7 +113,7 @@ def student_of(
     sizes = {name: stored_size(model) for name, model in (("student", student), ("donor", fresh_model(parents)))}
     work.record("pack-size", **{f"{name}_{key}": value for name, found in sizes.items() for key, value in found.items()})
     teachers: list[Teacher] = []
-    data = labelled
+    data = labelled if arm == PACK_START else replace(labelled, unlabelled=unlabelled_of(stream), parents=given)
     if arm == PACK_SELF:
         own = copy_model(student)
         alone = settings.model_copy(update={"data": "child"})
@@ -121,9 +121,7 @@ def student_of(
         work.record("pack-teacher", teacher="self", validation=told.validation, epochs=settings.epochs)
         teachers = [replace(taught("self", own, work.data, classes, settings), similarity=1.0)]
     if arm not in (PACK_START, PACK_SELF):
-        teachers = teachers_of(parents, donors, similarities, how, work, settings)
-    if arm != PACK_START:
-        data = replace(labelled, unlabelled=unlabelled_of(stream), parents=given)
+        teachers = teachers_of(parents, donors, similarities, how, work, settings, data.unlabelled)
     return student, pack(student, teachers, data, settings, how, seed=seed, record=work.record)
 
 
@@ -139,9 +137,8 @@ def settings_of(settings: Packing, arm: str, given: Sequence[Parent]) -> Packing
 
     Without inputs of donors there are those of the target alone.
     """
-    changed = {"consent": ",".join(str(parent.partition_id) for parent in given)}
-    if not given or arm == PACK_START:
-        changed = {"data": "child"}
+    consented = ",".join(str(parent.partition_id) for parent in given)
+    changed = {"consent": consented} if given and arm != PACK_START else {"data": "child"}
     if arm.startswith(PACK_LOSSES):
         changed["losses"] = settings.compared[int(arm.removeprefix(PACK_LOSSES)) - 1]
     return settings.model_copy(update=changed)

@@ -70,11 +70,27 @@ def unlabelled_of(stream: Stream) -> Tensor | None:
 
 
 def teachers_of(
-    parents: Stream, donors: Sequence[Donor], similarities: Sequence[float], how: Optimisation, work: Work, settings: Packing
+    parents: Stream,
+    donors: Sequence[Donor],
+    similarities: Sequence[float],
+    how: Optimisation,
+    work: Work,
+    settings: Packing,
+    unlabelled: Tensor | None,
 ) -> list[Teacher]:
-    """Return each donor's model as a teacher, of the other modality by twins if there are such; see :func:`teacher_of`."""
+    """Return each donor's model as a teacher, of the other modality by twins if there are such; see :func:`teacher_of`.
+
+    Args:
+        parents: of the target, with a model of the donors' size.
+        donors: the best first.
+        similarities: of the donors to the target; none: not known.
+        how: the target's optimisation.
+        work: the task.
+        settings: of the arm.
+        unlabelled: the target's inputs without labels; None: it has none.
+    """
     across = [settings.twins > 0 and donor.manifest.modality != parents.data.subgroup.modality for donor in donors]
-    rows = twin_rows(parents, unlabelled_of(parents)) if any(across) else None
+    rows = twin_rows(parents, unlabelled) if any(across) else None
     known: list[float | None] = list(similarities) or [None] * len(donors)
     return [
         teacher_of(parents, donor, similarity, how, work, settings, rows if by_twins else None)

@@ -21,6 +21,7 @@ with a donor grow; here both sides have the same parameters and steps, and each 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -75,7 +76,7 @@ def take(job: Job, clients: Sequence[ClientInfo], truth: Truth, ledger: Ledger) 
         order = rank(job, target, ledger, truth)
         own = groups[target.partition_id] if groups else set(order)
         routes[target.partition_id] = choose(job, target, [donor for donor in order if donor in own], ledger)
-    taken = learn_on(job, TARGET, routes, ledger, packing.request if settings.combine == "pack" else on_top)
+    taken = learn_on(job, TARGET, routes, ledger, partial(packing.request, given={}) if settings.combine == "pack" else on_top)
     job.progress.save(TARGET, 1, packing.written(taken, ledger))
     job.progress.finish(TARGET)
 

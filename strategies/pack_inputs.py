@@ -1,8 +1,9 @@
 """Inputs of donors: who has consented, and what of theirs travels to targets for ``packing.data = "parent"`` or ``"both"``.
 
 A donor says in its manifest whether it lets others use its inputs, and gives them to nobody otherwise. The server asks those
-alone that have consented, hands their training inputs without labels to targets of their modality, by hash as backbones, and
-keeps none. Who has consented is in the events of the run (``backbone``), and whose inputs went to whom (``inputs``).
+alone that have consented, once for all targets of an exchange, and hands their training inputs without labels to targets of
+their modality, by hash as backbones. It keeps none. Who has consented is in the events of the run (``backbone``), and whose
+inputs went to whom (``inputs``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from strategies.broker import DONOR, Ledger, refuse
 from strategies.job import Job
 from strategies.protocol import GIVE_INPUTS, INPUTS, ClientInfo, Manifest, RunError, digest, to_arrays
 
+Given = dict[str, ArrayRecord | None]
+"""What donors gave in an exchange, by hash; None: it failed, or came as something else."""
+
 
 def row_shape(data: Data, modality: str) -> tuple[int, ...]:
     """Return the shape of one input of a modality."""
@@ -28,7 +32,7 @@ def row_shape(data: Data, modality: str) -> tuple[int, ...]:
 
 
 def offered(
-    job: Job, arm: str, target: ClientInfo, manifests: Sequence[Manifest], ledger: Ledger
+    job: Job, arm: str, target: ClientInfo, manifests: Sequence[Manifest], ledger: Ledger, given: Given
 ) -> tuple[list[Manifest], dict[str, ArrayRecord]]:
     """Return what a target is told of donors, and by hash the inputs that it does not hold; it holds them from now on.
 
@@ -38,6 +42,7 @@ def offered(
         target: who packs.
         manifests: of its donors; of one whose inputs cannot be had, the answer names none.
         ledger: says who holds what.
+        given: what has come in this exchange, so that a donor is asked once for all of its targets.
 
     Raises:
         RunError: teachers are to be asked about inputs of donors alone, and there is none.
@@ -48,7 +53,9 @@ def offered(
     for manifest in manifests:
         usable = manifest.consent and bool(manifest.inputs) and manifest.modality == target.modality
         if usable and manifest.inputs not in held:
-            came = pull_inputs(job, manifest)
+            if manifest.inputs not in given:
+                given[manifest.inputs] = pull_inputs(job, manifest)
+            came = given[manifest.inputs]
             usable = came is not None
             if came is not None:
                 arrays[manifest.inputs] = came

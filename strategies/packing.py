@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord, Message
 from config import Packing
 from strategies.broker import Ledger, Pulled, evaluate, finish, provide, refused_by, with_donors
 from strategies.job import Job
-from strategies.pack_inputs import offered
+from strategies.pack_inputs import Given, offered
 from strategies.protocol import DONORS, PACK, PACK_LOSSES, PACK_SELF, PACK_START, TARGET, TRAIN_PACK, ClientInfo, Manifest
 
 SIMILARITY = "modeldiff"
@@ -29,7 +29,14 @@ PAIRS = ("targets", "donors", "similarities")
 
 
 def request(
-    job: Job, arm: str, target: ClientInfo, manifests: Sequence[Manifest], arrays: Mapping[str, ArrayRecord], ledger: Ledger
+    job: Job,
+    arm: str,
+    target: ClientInfo,
+    manifests: Sequence[Manifest],
+    arrays: Mapping[str, ArrayRecord],
+    ledger: Ledger,
+    *,
+    given: Given,
 ) -> Message:
     """Return a request to pack donors, the best first.
 
@@ -40,13 +47,14 @@ def request(
         manifests: of the donors, one or more.
         arrays: by hash, of those that the target does not hold.
         ledger: has the similarities, for ``packing.weights = "similarity"``, and who holds what.
+        given: inputs of donors that have come in this exchange.
 
     Raises:
         RunError: inputs of donors are needed, and none gives any.
     """
     inputs: Mapping[str, ArrayRecord] = {}
     if job.config.packing.data != "child" and arm != PACK_START:
-        manifests, inputs = offered(job, arm, target, manifests, ledger)
+        manifests, inputs = offered(job, arm, target, manifests, ledger, given)
     else:
         manifests = [replace(one, inputs="") for one in manifests]
     told = job.instruction(target, arm, round=1, method=PACK if arm == TARGET else arm)
@@ -84,12 +92,13 @@ def learn_control(job: Job, arm: str, taken: Mapping[int, Sequence[int]], ledger
     infos = job.mailbox.clients
     messages, sent = [], {}
     pulled: Pulled = {}
+    given: Given = {}
     for target, donors in taken.items():
         wanted = [infos[donor] for donor in (donors if shared or arm.startswith(PACK_LOSSES) else donors[:1])]
         manifests, arrays = provide(job, infos[target], wanted, ledger, len(wanted), pulled)
         if manifests:
             sent[target] = manifests
-            messages.append(request(job, arm, infos[target], manifests, arrays, ledger))
+            messages.append(request(job, arm, infos[target], manifests, arrays, ledger, given=given))
     replies = job.mailbox.ask(messages, lambda client: {})
     learned = [reply for reply in replies if refused_by(job, ledger, reply, sent[reply.client.partition_id]) is None]
     if learned:

@@ -18,14 +18,9 @@ from config import (
 )
 from data_partition.subgroups import subgroups
 from simulations.runner import read_federation
+from tests.settings import CIFAR, CUB, DEVICES, DISTIL, JOINER, OXFORD
 
 ROOT = Path(__file__).resolve().parent.parent
-CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
-CUB = {"data.dataset": "cub", "data.grouping": "seed"}
-OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
-DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
-WATCH = {"data.dataset": "watch", "data.grouping": "subjects"}
-DISTIL = {**WATCH, "strategy.name": "distil", "model.name": "wrn-16-1"}
 
 
 def test_pyproject_defaults_equal_the_model():
@@ -35,9 +30,6 @@ def test_pyproject_defaults_equal_the_model():
 
 def test_pyproject_has_no_legacy_federations():
     assert "federations" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]
-
-
-JOINER = {"strategy.name": "late-joiner", "strategy.joiner-starts": "donor"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda path: path.stem)

@@ -3,18 +3,12 @@
 import pytest
 
 from config import ConfigError, parse
+from tests.settings import CIFAR, CUB, DEVICES, DISTIL, JOINER, OXFORD, WATCH
 
 ACROSS = {"selection.across": True}
 PAIRED = {"strategy.name": "backpack", "strategy.scope": "modality", "selection.candidate": "paired"}
-CIFAR = {"data.dataset": "cifar100", "data.grouping": "superclass"}
-CUB = {"data.dataset": "cub", "data.grouping": "seed"}
-OXFORD = {"data.dataset": "oxford102", "data.grouping": "seed"}
-DEVICES = {"data.partitioner": "iid", "data.devices-per-group": 3}
-WATCH = {"data.dataset": "watch", "data.grouping": "subjects"}
-DISTIL = {**WATCH, "strategy.name": "distil", "model.name": "wrn-16-1"}
 LAST = {"data.train-on-validation": True}
 PATHOLOGICAL = {**DEVICES, "data.partitioner": "pathological"}
-JOINER = {"strategy.name": "late-joiner", "strategy.joiner-starts": "donor"}
 
 
 @pytest.mark.parametrize(

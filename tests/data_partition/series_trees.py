@@ -46,6 +46,12 @@ def trust_watch(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(watch, "SHA256", hashlib.sha256((folder / watch.FILE).read_bytes()).hexdigest())
 
 
+def install_watch(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let a file of :func:`write_watch` pass for that of the package."""
+    trust_watch(monkeypatch, folder)
+    monkeypatch.setattr(watch, "_installed", lambda: folder / watch.FILE)
+
+
 def write_pamap2(folder: Path, lines: int = 700, activities: tuple[int, ...] = (1, 4, 24)) -> Path:
     """Write nine subjects of the protocol: each activity for so many lines, with transient lines (0) around it.
 

@@ -12,13 +12,12 @@ import pytest
 from client import distilling
 from client.scoring import DonorError
 from config import parse, read_toml
-from data_partition import watch as watch_data
 from models.storage import load_record
 from server.app import wanted_clients
 from simulations import inprocess
 from strategies import distil
 from strategies.protocol import CONFIG, DONORS, Instruction, Manifest, RunError, digest, from_arrays
-from tests.data_partition.series_trees import trust_watch, write_watch
+from tests.data_partition.series_trees import install_watch, write_watch
 from tests.data_partition.trees import write_cifar10
 from tests.simulations.helpers import facts, watch
 from tests.simulations.test_continual import KilledError, die_at, of
@@ -57,8 +56,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _trusted(monkeypatch, folder):
-    trust_watch(monkeypatch, folder)
-    monkeypatch.setattr(watch_data, "_installed", lambda: folder / watch_data.FILE)
+    install_watch(monkeypatch, folder)
 
 
 def walk(root: Path, **flat) -> Path:
@@ -86,8 +84,7 @@ def told_in(message) -> list[Manifest]:
 def finished(tmp_path_factory, folder):
     """One small run of three clients, and every message that crossed in it."""
     with pytest.MonkeyPatch.context() as patch:
-        trust_watch(patch, folder)
-        patch.setattr(watch_data, "_installed", lambda: folder / watch_data.FILE)
+        install_watch(patch, folder)
         crossed = watch(patch)
         return walk(tmp_path_factory.mktemp("distil")), crossed
 

@@ -14,7 +14,7 @@ from data_partition import watch
 from simulations import inprocess
 from simulations.runner import check, num_nodes
 from strategies.protocol import RunError
-from tests.data_partition.series_trees import trust_watch, write_geneactiv, write_watch
+from tests.data_partition.series_trees import install_watch, write_geneactiv, write_watch
 from tests.simulations.helpers import arrays_of
 from tests.simulations.helpers import watch as listen
 
@@ -37,8 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _trusted(monkeypatch, folder):
-    trust_watch(monkeypatch, folder)
-    monkeypatch.setattr(watch, "_installed", lambda: folder / watch.FILE)
+    install_watch(monkeypatch, folder)
 
 
 def run(root: Path, **flat) -> list[dict]:
